@@ -1,0 +1,1 @@
+"""funcnet: purely functional PyTorch."""
