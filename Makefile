@@ -1,0 +1,39 @@
+# Every target sets itself up: an environment in .venv with the extras that it needs, reused when it is there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH ?= torch
+PYTEST := $(BIN)/python -m pytest -n 2
+
+.PHONY: demo test test-all test-torch lint bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/funcnet demo
+
+test: $(VENV)/.dev
+	$(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.dev
+	$(PYTEST)
+
+# make test-torch VERSION=2.11.0 runs the suite on another torch, in an environment of its own.
+test-torch:
+	$(MAKE) test VENV=.venv-torch-$(VERSION) TORCH="torch==$(VERSION)"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/core.py
+
+clean:
+	rm -rf .venv .venv-torch-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# One marker for each set of extras, newer than the declaration of what they are.
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" torchvision
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	touch $@

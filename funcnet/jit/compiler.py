@@ -1,0 +1,99 @@
+"""From a Python function of tensors to one compiled graph, by running it once on fake tensors.
+
+Tracing by execution meets every corner that eager mode knows (function modes, nested transforms, Python containers),
+on every version of torch alike; what depends on values cannot be traced, and says so.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import _compat
+
+__all__ = ["CompilerMissingError", "compile_flat"]
+
+Flat = Callable[..., list[Any]]
+
+
+class CompilerMissingError(RuntimeError):
+    """`jit` needs a C++ compiler on this machine, and there is none."""
+
+    __module__ = "funcnet"
+
+
+def compile_flat(
+    f: Flat,
+    inputs: Sequence[Tensor],
+    *,
+    name: str,
+    backend: str | Callable[..., Any],
+    mode: str | None,
+    static: Sequence[int],
+) -> tuple[Callable[..., Any], list[Tensor]]:
+    """Compile `f`, a function of tensors that returns a list of tensors, for inputs like these.
+
+    Args:
+        f: the function; it may write into its inputs.
+        inputs: examples, of whose values nothing is used.
+        name: what errors call the function.
+        backend: "inductor", "aot_eager", "eager", or a function of (graph module, examples).
+        mode: Inductor's mode: None, "reduce-overhead" (CUDA graphs), "max-autotune" ...
+        static: the inputs whose address stays the same from call to call, which CUDA graphs need not copy.
+
+    Returns:
+        The compiled function, and the tensors that `f` closed over, which follow its inputs in every call.
+    """
+    if backend == "inductor" and any(t.device.type == "cpu" for t in inputs):
+        _require_cpp_compiler(name)
+    with torch.no_grad():
+        try:
+            graph = _compat.trace(f, inputs)
+        except Exception as error:
+            if not _compat.is_data_dependent(error):
+                raise
+            raise TypeError(
+                f"jit({name}) cannot follow a Python decision that depends on a tensor's value (an `if`, a loop, "
+                f".item(), a boolean mask): the value is known only when the compiled step runs. Write torch.where, a "
+                f"fixed-size form, or make the argument static. Torch says: {str(error).splitlines()[0]}"
+            ) from error
+        captured = _lift_constants(graph)
+        examples = [*inputs, *captured]
+        compiled = _compat.compile_graph(graph, examples, backend, mode, static)
+    return functools.partial(_call, compiled), captured
+
+
+def _call(compiled: Callable[..., Any], *inputs: Tensor) -> Any:
+    with torch.no_grad():
+        return compiled(*inputs)
+
+
+def _lift_constants(graph: torch.fx.GraphModule) -> list[Tensor]:
+    """Turn the tensors that a traced function closed over into inputs, and return them in order."""
+    captured: list[Tensor] = []
+    last = [node for node in graph.graph.nodes if node.op == "placeholder"][-1:]
+    for node in list(graph.graph.nodes):
+        if node.op != "get_attr" or not isinstance(value := getattr(graph, node.target, None), Tensor):
+            continue
+        with graph.graph.inserting_after(last[0]) if last else graph.graph.inserting_before(node):
+            placeholder = graph.graph.placeholder(f"captured_{len(captured)}")
+        placeholder.meta = dict(node.meta)
+        node.replace_all_uses_with(placeholder)
+        graph.graph.erase_node(node)
+        captured.append(value)
+        last = [placeholder]
+    graph.recompile()
+    return captured
+
+
+def _require_cpp_compiler(name: str) -> None:
+    problem = _compat.cpp_compiler_problem()
+    if problem:
+        raise CompilerMissingError(
+            f"jit({name}) compiles CPU code and found no C++ compiler ({problem}). Install one: `apt-get install g++` on "
+            f"Debian and Ubuntu, `dnf install gcc-c++` on Fedora, `xcode-select --install` on macOS, or name it in the "
+            f"environment variable CXX. Without one, {name}.eager runs the same function uncompiled, and "
+            f'jit(..., backend="aot_eager") traces it without compiling.'
+        )

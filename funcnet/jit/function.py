@@ -1,0 +1,169 @@
+"""`jit`: one compiled graph for each kind of call, with donated memory and a count of compilations."""
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from funcnet import _compat
+from funcnet.jit.program import Program
+from funcnet.jit.signature import Arguments, Static, argument_names, names_of
+
+__all__ = ["Jitted", "RecompileError", "jit"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Names = int | str | Sequence[int | str]
+
+
+class RecompileError(RuntimeError):
+    """A jitted function met more kinds of arguments than `max_compiles`."""
+
+    __module__ = "funcnet"
+
+
+class Jitted(Generic[P, R]):
+    """A compiled function: call it like the function. Made by `jit`."""
+
+    def __init__(
+        self,
+        f: Callable[P, R],
+        donate: Names,
+        static: Names,
+        mode: str | None,
+        backend: str | Callable[..., Any],
+        max_compiles: int,
+    ) -> None:
+        """See `jit`."""
+        functools.update_wrapper(self, f)
+        self._name = getattr(f, "__name__", type(f).__name__)
+        self._f = f
+        self._parameters = argument_names(f)
+        self._donate = names_of(donate, self._parameters, "donate", self._name)
+        self._static = names_of(static, self._parameters, "static", self._name)
+        self._mode, self._backend, self._max_compiles = mode, backend, max_compiles
+        self._programs: dict[Any, list[Program]] = {}
+        self._compiling = threading.Lock()
+
+    @property
+    def compiles(self) -> int:
+        """How many graphs have been compiled."""
+        return sum(map(len, self._programs.values()))
+
+    @property
+    def eager(self) -> Callable[P, R]:
+        """The function itself, uncompiled."""
+        return self._f
+
+    def __repr__(self) -> str:
+        return f"jit({self._name}, compiles={self.compiles})"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the compiled function, compiling it first for a kind of arguments not met before."""
+        if _compat.transform_active():
+            raise TypeError(
+                f"{self._name} is jitted, and was called inside grad, vmap or another transform, which cannot look into "
+                f"a compiled graph. Compile at the edge: write jit(grad({self._name}.eager)), not grad(jit({self._name}))."
+            )
+        if _compat.tracing():  # inside another jit: the outer one compiles it all
+            return self._f(*args, **kwargs)
+        values = (*args, *kwargs.values())
+        if self._static:
+            values = self._wrap_static(values, len(args), tuple(kwargs))
+        kind = (len(args), tuple(kwargs), torch.get_default_dtype(), _compat.autocast_state())
+        for program in self._programs.get(kind, ()):
+            leaves = program.match(values)
+            if leaves is not None:
+                return program.run(leaves)  # type: ignore[no-any-return]  # the outputs' types are the function's
+        with self._compiling:
+            program = self._compile(kind, values)
+        leaves = program.match(values)
+        assert leaves is not None  # it was made for these very values
+        return program.run(leaves)  # type: ignore[no-any-return]  # as above
+
+    def _wrap_static(self, values: tuple[Any, ...], positional: int, keywords: tuple[str, ...]) -> tuple[Any, ...]:
+        names = self._names(positional, keywords)
+        return tuple(Static(v) if name in self._static else v for v, name in zip(values, names, strict=True))
+
+    def _names(self, positional: int, keywords: tuple[str, ...]) -> tuple[str, ...]:
+        known = self._parameters[:positional]
+        extra = tuple(f"argument {i}" for i in range(len(known), positional))
+        return (*known, *extra, *keywords)
+
+    def _compile(self, kind: Any, values: tuple[Any, ...]) -> Program:
+        positional, keywords = kind[0], kind[1]
+        names = self._names(positional, keywords)
+        arguments = Arguments.of(values, names)
+        programs = self._programs.setdefault(kind, [])
+        if self.compiles >= self._max_compiles:
+            reason = (
+                programs[-1].signature.difference(arguments) if programs else "other arguments were given than before"
+            )
+            raise RecompileError(
+                f"{self._name} was compiled {self.compiles} times already, and this call would compile it again: {reason}. "
+                f"A compiled graph has fixed shapes and Python values. Pad batches to one size (drop the last short "
+                f"one), pass numbers that change as 0-dim tensors, or raise max_compiles if so many kinds are meant."
+            )
+
+        def call(*values: Any) -> Any:
+            plain = [v.value if isinstance(v, Static) else v for v in values]
+            return self._f(*plain[:positional], **dict(zip(keywords, plain[positional:], strict=True)))
+
+        donated = [i for i, name in enumerate(names) if name in self._donate]
+        program = Program(call, arguments, donated, name=self._name, backend=self._backend, mode=self._mode)
+        # The newest first: a run that changed its batch size rarely goes back.
+        self._programs[kind] = [program, *programs]
+        return program
+
+
+def jit(
+    f: Callable[P, R],
+    *,
+    donate: Names = (),
+    static: Names = (),
+    mode: str | None = None,
+    backend: str | Callable[..., Any] = "inductor",
+    max_compiles: int = 8,
+) -> Jitted[P, R]:
+    """Compile a pure function into one graph of fixed shapes, for each kind of arguments it is called with.
+
+    The function runs once on tensors without values, and what it did is compiled: a Python branch or loop is
+    unrolled as it went, tensors it closes over become hidden inputs, and prints happen while compiling only.
+
+    Args:
+        f: a pure function of pytrees of tensors. Tensors inside are traced; numbers, strings and other leaves are
+            part of the kind, so a number that changes costs a compilation: pass it as a 0-dim tensor.
+        donate: arguments, by position or name, whose memory the results may take. Each donated leaf is paired with the
+            result of the same place, or else of the same shape and dtype. The argument cannot be read afterwards.
+        static: arguments, by position or name, that are no trees but values, compared by `==`.
+        mode: Inductor's mode: `"reduce-overhead"` replays CUDA graphs, `"max-autotune"` searches kernels.
+        backend: `"inductor"`, or `"aot_eager"` and `"eager"`, which trace without compiling (for tests), or a function
+            of a graph module and its example inputs.
+        max_compiles: how many kinds may be compiled before a call is an error.
+
+    Returns:
+        The compiled function, with `.compiles`, the number of graphs so far, and `.eager`, the function itself.
+
+    Raises:
+        RecompileError: more than `max_compiles` kinds; the message names the argument that changed, and how.
+        DonatedTensorError: a donated tensor is read again.
+        CompilerMissingError: CPU code is wanted and there is no C++ compiler.
+        TypeError: the call is inside a transform, an argument requires grad, or Python needs a tensor's value.
+
+    >>> step = jit(lambda w, x: w - 0.5 * x, donate=0, backend="aot_eager")
+    >>> step(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 2.0])), step.compiles
+    (tensor([0., 1.]), 1)
+    """
+    if isinstance(f, Jitted):
+        raise TypeError(f"jit was given {f!r}, which is jitted already: call jit once, on the function itself.")
+    if not callable(f):
+        raise TypeError(f"jit compiles a function, and was given a {type(f).__name__}.")
+    if isinstance(f, torch.nn.Module):
+        raise TypeError(
+            f"jit was given the module {type(f).__name__}, whose parameters would be frozen into the graph. Make it pure "
+            f"first: `model, params, state = Model.from_module(module)`, then jit a function that calls model.apply."
+        )
+    return Jitted(f, donate, static, mode, backend, max_compiles)

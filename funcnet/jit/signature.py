@@ -1,0 +1,139 @@
+"""What one compilation was made for: the structure and metadata of every argument, and how a call differs from it."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcnet import tree
+from funcnet.jit.layout import MismatchError, make_reader
+from funcnet.tree import TreeDef
+
+__all__ = ["Arguments", "Signature", "Static", "argument_names", "names_of"]
+
+
+@dataclass(frozen=True)
+class Static:
+    """A static argument: one leaf, whatever it is, compared by `==`."""
+
+    value: Any
+
+
+class Arguments(NamedTuple):
+    """The arguments of one call, opened."""
+
+    leaves: list[Any]
+    paths: list[str]
+    owners: list[int]
+    treedef: TreeDef
+
+    @classmethod
+    def of(cls, args: Sequence[Any], names: Sequence[str]) -> "Arguments":
+        """Open the positional arguments `args`, whose names are `names`."""
+        leaves, paths, owners = [], [], []
+        for i, (argument, name) in enumerate(zip(args, names, strict=True)):
+            for path, leaf in tree.leaves_with_path(argument):
+                leaves.append(leaf)
+                paths.append(f"{name}.{path}" if path else name)
+                owners.append(i)
+        return cls(leaves, paths, owners, tree.structure(tuple(args)))
+
+
+class Signature:
+    """The structure, tensors' metadata and static values that a compiled graph is right for."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        """Take the signature of a call."""
+        self.paths = arguments.paths
+        self.treedef = arguments.treedef
+        self.facts = [_facts(leaf) for leaf in arguments.leaves]
+        self.tensors = [i for i, leaf in enumerate(arguments.leaves) if isinstance(leaf, Tensor)]
+        self._read = make_reader(arguments.treedef)
+
+    def leaves(self, args: tuple[Any, ...]) -> list[Any] | None:
+        """The leaves of a call of the same structure, or None."""
+        found: list[Any] = []
+        try:
+            self._read(args, found)
+        except MismatchError:
+            return None
+        return found
+
+    def matches(self, leaves: list[Any], which: Iterable[int] | None = None) -> bool:
+        """Whether the leaves, or those at the positions `which`, are like those compiled for."""
+        facts = self.facts
+        for i in range(len(leaves)) if which is None else which:
+            leaf = leaves[i]
+            if type(leaf) is Tensor:
+                if (leaf.shape, leaf.dtype, leaf.device, leaf.stride(), leaf.requires_grad) != facts[i]:
+                    return False
+            elif _facts(leaf) != facts[i]:
+                return False
+        return True
+
+    def difference(self, arguments: Arguments) -> str:
+        """In what a call differs from this signature, by the names of the arguments."""
+        mine, theirs = (
+            dict(zip(self.paths, self.facts, strict=True)),
+            dict(zip(arguments.paths, [_facts(leaf) for leaf in arguments.leaves], strict=True)),
+        )
+        lines = [f"{path}: was absent" for path in theirs if path not in mine]
+        lines += [f"{path}: is missing" for path in mine if path not in theirs]
+        lines += [
+            f"{path}: {_change(mine[path], theirs[path])}"
+            for path in mine
+            if path in theirs and mine[path] != theirs[path]
+        ]
+        if not lines:
+            return "the arguments' containers are of other types than before"
+        return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
+
+
+def _facts(leaf: Any) -> Any:
+    if isinstance(leaf, Tensor):
+        return (leaf.shape, leaf.dtype, leaf.device, leaf.stride(), leaf.requires_grad)
+    return (type(leaf), leaf)
+
+
+def _change(old: tuple[Any, ...], new: tuple[Any, ...]) -> str:
+    if len(old) == len(new) == 5:
+        words = ("shape", "dtype", "device", "strides", "requires_grad")
+        for word, before, after in zip(words, old, new, strict=True):
+            if before != after:
+                before, after = (tuple(v) if isinstance(v, torch.Size) else v for v in (before, after))
+                return f"{word} {before} became {after}"
+    if len(old) == len(new) == 2:
+        advice = " (pass a 0-dim tensor, which may change freely)" if isinstance(new[1], int | float) else ""
+        return f"{old[1]!r} became {new[1]!r}{advice}"
+    before, after = ("a tensor" if len(facts) == 5 else repr(facts[1]) for facts in (old, new))
+    return f"{before} became {after}"
+
+
+def argument_names(f: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a function's positional parameters; none where Python knows none (some builtins)."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return tuple(p.name for p in parameters if p.kind in positional)
+
+
+def names_of(which: Any, names: Sequence[str], word: str, function: str) -> frozenset[str]:
+    """The names of arguments given by position or name, one or several."""
+    found = []
+    for item in (which,) if isinstance(which, int | str) else tuple(which):
+        if isinstance(item, int) and not -len(names) <= item < len(names):
+            raise ValueError(
+                f"jit({function}, {word}={item}): {function} has {len(names)} positional arguments ({', '.join(names)})."
+            )
+        if isinstance(item, str) and item not in names:
+            raise ValueError(
+                f"jit({function}, {word}={item!r}): {function} has no positional argument of that name, but "
+                f"{', '.join(names)}."
+            )
+        found.append(names[item] if isinstance(item, int) else item)
+    return frozenset(found)

@@ -1,0 +1,317 @@
+"""`Model`: any torch module's constructor as two pure functions, `init` and `apply`."""
+
+import inspect
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from funcnet import random, tree
+from funcnet.pure import Body, MissingKeyError, PureMode, Skeleton
+
+__all__ = ["Model", "Params", "State"]
+
+Params: TypeAlias = dict[str, Tensor]
+"""Trainable tensors by their dotted names, as in `state_dict()`; a tied one appears once, under its first name."""
+State: TypeAlias = dict[str, Tensor]
+"""All other tensors of a model: buffers, persistent or not, plain tensor attributes, frozen parameters."""
+
+
+class Model:
+    """A torch module as pure functions over plain dicts of tensors.
+
+    Args:
+        constructor: a class or function that returns an `nn.Module`.
+        *args: what it is called with.
+        **kwargs: likewise.
+
+    >>> model = Model(nn.Linear, 3, 2)
+    >>> params, state = model.init(random.key(0))
+    >>> {name: tuple(p.shape) for name, p in params.items()}
+    {'weight': (2, 3), 'bias': (2,)}
+    >>> output, state = model.apply(params, state, torch.ones(5, 3), train=True)
+    >>> output.shape, torch.equal(output, model(params, state, torch.ones(5, 3)))
+    (torch.Size([5, 2]), True)
+    """
+
+    def __init__(self, constructor: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> None:
+        """Keep the constructor; nothing is built yet."""
+        if isinstance(constructor, nn.Module):
+            raise TypeError(
+                f"Model takes a constructor, and was given a {type(constructor).__name__} that is built already. Write "
+                f"Model({type(constructor).__name__}, ...), or Model.from_module(module) to keep its weights."
+            )
+        if not callable(constructor):
+            raise TypeError(
+                f"Model takes a class or function that returns a module, not a {type(constructor).__name__}."
+            )
+        self._constructor: Callable[[], nn.Module] | None = lambda: constructor(*args, **kwargs)
+        self._name = getattr(constructor, "__name__", type(constructor).__name__)
+        _check_call(constructor, self._name, args, kwargs)
+        self._skeleton: Skeleton | None = None
+        self._building = threading.Lock()
+
+    def __repr__(self) -> str:
+        """The constructor's name."""
+        return f"Model({self._name})"
+
+    @classmethod
+    def from_module(cls, module: nn.Module) -> tuple["Model", Params, State]:
+        """A built (pretrained) module as `(model, params, state)`, with copies of its tensors.
+
+        The module is left as it is. Parameters with `requires_grad=False` are frozen: they go to `state`.
+
+        >>> module = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
+        >>> model, params, state = Model.from_module(module)
+        >>> x = torch.ones(4, 3)
+        >>> torch.equal(model(params, state, x), module(x))
+        True
+        """
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"from_module takes a built nn.Module, not a {type(module).__name__}; for a constructor write Model(...)."
+            )
+        model = cls.__new__(cls)
+        model._name = type(module).__name__
+        model._building = threading.Lock()
+        model._constructor = None
+        skeleton = model._skeleton = Skeleton(module)
+        params, state = skeleton.take(module)
+        return model, tree.map(torch.clone, params), tree.map(torch.clone, state)
+
+    def init(
+        self, key: Tensor, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> tuple[Params, State]:
+        """Fresh parameters and state: the constructor runs with every random fill drawn from `key`.
+
+        Args:
+            key: a key; the same key gives the same values on every device.
+            device: where the tensors are made. Default: torch's default device.
+            dtype: what floating tensors are cast to. Default: as the constructor makes them.
+
+        Raises:
+            TypeError: the constructor returns no module, or the key is none.
+        """
+        with random.seeded(key), torch.device(device if device is not None else torch.get_default_device()):
+            module = self._construct()
+        params, state = self._skeleton_of(module).take(module)
+        return (params, state) if dtype is None else (tree.cast(params, dtype), tree.cast(state, dtype))
+
+    def __call__(self, params: Params, state: State, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate: the output of `apply` alone."""
+        return self.apply(params, state, *args, **kwargs)[0]
+
+    def apply(
+        self,
+        params: Params,
+        state: State,
+        *args: Any,
+        key: Tensor | None = None,
+        train: bool = False,
+        method: str | Callable[..., Any] | None = None,
+        capture: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> Any:
+        """Run the module on these tensors.
+
+        Args:
+            params: trainable tensors, as from `init`.
+            state: all other tensors. A leaf may be moved from one dict to the other: names decide.
+            *args: what the module's forward is called with.
+            key: for dropout and all other randomness; needed when the call draws.
+            train: train mode (dropout drops, BatchNorm uses the batch's statistics) instead of evaluation.
+            method: another method to call than `forward`, by name or as a function of the module and `*args`.
+            capture: globs of submodule names whose outputs are returned as well.
+            **kwargs: what the module's forward is called with.
+
+        Returns:
+            `(output, state)` with the new state, and with `capture` `(output, state, captured)`: a dict by submodule
+            name, with `name:1` for the output of a second call of the same submodule, and so on.
+
+        Raises:
+            TreeMismatchError: a tensor is missing, unexpected or of the wrong shape.
+            MissingKeyError: the call draws random numbers, and there is no key.
+        """
+        skeleton = self._skeleton or self._skeleton_of(None)
+        values = self._values(skeleton, params, state)
+        if key is not None:
+            random.check_key(key)
+        with skeleton.body(train) as body:
+            lent = {name: values[name].clone() for name in skeleton.lent[train]}
+            filled = values | lent
+            body.fill(filled)
+            captured, handles = _capture(body, capture) if capture else ({}, [])
+            mode = PureMode(key, {id(filled[name]): name for name in state if name in filled})
+            try:
+                with mode:
+                    output = _method(body.module, method)(*args, **kwargs)
+            except Exception as error:
+                _locate(error, body, self, train)
+                raise
+            finally:
+                for handle in handles:
+                    handle.remove()
+            changed = body.changed(filled)
+        written = {name: copy for name, copy in lent.items() if _written(copy)}
+        news = written | changed | mode.updates
+        new_state = {name: news.get(name, value) for name, value in state.items()}
+        return (output, new_state, captured) if capture else (output, new_state)
+
+    def bind(self, params: Params, state: State) -> nn.Module:
+        """A real module that owns copies of these tensors: for export, quantization, `state_dict()`, anything torch.
+
+        >>> model = Model(nn.Linear, 3, 2)
+        >>> params, state = model.init(random.key(0))
+        >>> sorted(model.bind(params, state).state_dict())
+        ['bias', 'weight']
+        """
+        skeleton = self._skeleton or self._skeleton_of(None)
+        return skeleton.build(self._values(skeleton, params, state))
+
+    def _construct(self) -> nn.Module:
+        if self._constructor is None:
+            raise TypeError(
+                f"{self!r} was made from a built module, and has no constructor to draw fresh parameters with. Use those "
+                f"that from_module returned, or write Model({self._name}, ...) and init(key)."
+            )
+        module = self._constructor()
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"Model({self._name}) needs a constructor that returns an nn.Module, and it returned a "
+                f"{type(module).__name__}. Pass a module class, or a function such as lambda: nn.Sequential(...)."
+            )
+        return module
+
+    def _skeleton_of(self, module: nn.Module | None) -> Skeleton:
+        """The skeleton, made once: from a module at hand, or from one built on the meta device, or with values."""
+        with self._building:
+            if self._skeleton is None:
+                self._skeleton = Skeleton(module if module is not None else self._bare())
+            return self._skeleton
+
+    def _bare(self) -> nn.Module:
+        try:
+            with torch.device("meta"):
+                return self._construct()
+        except (NotImplementedError, RuntimeError):  # the constructor reads values, which meta tensors lack
+            with random.seeded(random.key(0)):
+                return self._construct()
+
+    def _values(self, skeleton: Skeleton, params: Params, state: State) -> dict[str, Tensor]:
+        """All tensors by name, checked."""
+        if not isinstance(params, Mapping) or not isinstance(state, Mapping):
+            wrong, what = (params, "params") if not isinstance(params, Mapping) else (state, "state")
+            raise TypeError(
+                f"{self!r} takes {what} as a dict of tensors by name, and got a {type(wrong).__name__}: the order is "
+                f"model.apply(params, state, x), with both from model.init(key)."
+            )
+        values = {**params, **state}
+        leaves = skeleton.leaves
+        try:
+            good = len(values) == len(leaves) == len(params) + len(state) and all(
+                [
+                    (value := values[name]).shape == leaf.like.shape
+                    and value.is_floating_point() == leaf.like.is_floating_point()
+                    for name, leaf in leaves.items()
+                ]
+            )
+        except (KeyError, AttributeError):
+            good = False
+        if not good:
+            self._refuse(skeleton, params, state)
+        return values
+
+    def _refuse(self, skeleton: Skeleton, params: Params, state: State) -> None:
+        both = sorted(params.keys() & state.keys())
+        if both:
+            raise tree.TreeMismatchError(
+                f"{both[0]!r} is in params and in state{f' (and {len(both) - 1} more)' if len(both) > 1 else ''}: each "
+                f"tensor of {self!r} belongs to one of them. Write tree.split and tree.merge to move leaves."
+            )
+        leaves = skeleton.leaves
+        # What was moved to the other dict is judged where it is; the rest where it belongs.
+        want_params = {n: f.like for n, f in leaves.items() if n in params or (f.trainable and n not in state)}
+        want_state = {n: f.like for n, f in leaves.items() if n not in want_params}
+        tree.check_like(params, want_params, what="params", against=repr(self))
+        tree.check_like(state, want_state, what="state", against=repr(self))
+        tree.check_like(params, want_params, what="params", against=repr(self), dtype=True)
+        tree.check_like(state, want_state, what="state", against=repr(self), dtype=True)
+
+
+def _check_call(constructor: Callable[..., Any], name: str, args: Any, kwargs: Any) -> None:
+    try:
+        signature = inspect.signature(constructor)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"Model({name}, ...) cannot call {name}{signature}: {error}.") from None
+
+
+def _method(module: nn.Module, method: str | Callable[..., Any] | None) -> Callable[..., Any]:
+    if method is None:
+        return module
+    if callable(method):
+        return lambda *args, **kwargs: method(module, *args, **kwargs)
+    found = getattr(module, method, None)
+    if not callable(found):
+        names = [name for name in dir(module) if not name.startswith("_")]
+        near = ", ".join(get_close_matches(method, names, 3))
+        raise AttributeError(
+            f"{type(module).__name__} has no method {method!r}" + (f"; near names: {near}." if near else ".")
+        )
+    return found
+
+
+def _capture(body: Body, patterns: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
+    """A dict that the outputs of the matching submodules go to, and the hooks that put them there."""
+    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
+    captured: dict[str, Any] = {}
+    names = [name for name, _ in body.module.named_modules() if name]
+    chosen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            near = get_close_matches(pattern, names, 3, 0.4) or names[:3]
+            raise KeyError(f"capture={pattern!r} matches no submodule; near names: {', '.join(near)}.")
+
+    def hook_of(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            count = sum(key == name or key.startswith(f"{name}:") for key in captured)
+            captured[f"{name}:{count}" if count else name] = output
+
+        return hook
+
+    return captured, [body.module.get_submodule(name).register_forward_hook(hook_of(name)) for name in chosen]
+
+
+def _written(lent: Tensor) -> bool:
+    """Whether the call wrote into a buffer that it was lent: a fresh copy counts its writes from zero."""
+    return lent.is_inference() or lent._version > 0
+
+
+def _locate(error: Exception, body: Body, model: Model, train: bool) -> None:
+    """Say in an error which submodule it arose in."""
+    path = _innermost(error.__traceback__, body)
+    where = repr(model)
+    if path:
+        where = f"submodule {path!r} ({type(body.module.get_submodule(path)).__name__}) of {model!r}"
+    if isinstance(error, MissingKeyError):
+        how = "train=True, " if train else ""
+        raise MissingKeyError(
+            f"{where} {error}. Write model.apply(params, state, x, {how}key=random.key(0))."
+        ) from None
+    error.add_note(f"raised in {where}")
+
+
+def _innermost(traceback: TracebackType | None, body: Body) -> str:
+    path = ""
+    while traceback is not None:
+        path = body.paths.get(id(traceback.tb_frame.f_locals.get("self")), path)
+        traceback = traceback.tb_next
+    return path

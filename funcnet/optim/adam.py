@@ -1,0 +1,215 @@
+"""Adam and AdamW."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..tree import PyTree, flatten, map, unflatten
+from ..tree.mismatch import match
+from . import fast
+from .base import (
+    GradientTransformation,
+    Scalar,
+    ScalarOrSchedule,
+    chain,
+    increment,
+    is_schedule,
+    moment_zeros,
+    scalar,
+    value_at,
+    wide,
+    zero_count,
+)
+from .transforms import ScaleByScheduleState, add_decayed_weights, scale_by_learning_rate
+
+__all__ = ["ScaleByAdamState", "adam", "adamw", "scale_by_adam"]
+
+
+class ScaleByAdamState(NamedTuple):
+    """How many updates were made, and the running means of the gradients and of their squares."""
+
+    count: Tensor  # type: ignore[assignment]  # Optax's name, which tuple.count has too
+    """int32, 0-dim"""
+    mu: PyTree
+    """like the parameters"""
+    nu: PyTree
+    """like the parameters; real for complex ones"""
+
+
+def scale_by_adam(
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: torch.dtype | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    r"""Divide the running mean of the gradients by the root of that of their squares (Kingma and Ba, arXiv:1412.6980).
+
+    $$\mu_t = \beta_1 \mu_{t-1} + (1 - \beta_1) g_t, \quad \nu_t = \beta_2 \nu_{t-1} + (1 - \beta_2) |g_t|^2, \quad
+    u_t = \frac{\mu_t / (1 - \beta_1^t)}{\sqrt{\nu_t / (1 - \beta_2^t) + \varepsilon_r} + \varepsilon}$$
+
+    With `nesterov=True` the numerator is $\beta_1 \mu_t / (1 - \beta_1^{t+1}) + (1 - \beta_1) g_t / (1 - \beta_1^t)$
+    (Dozat 2016, openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ). `mu_dtype` stores the first mean in another dtype; both
+    means of half-precision parameters are float32 otherwise. Give an `eps_root` where gradients are taken through the
+    update: the root's slope is infinite at 0. Raises `TreeMismatchError` where the updates do not match the state.
+
+    >>> rule = scale_by_adam()
+    >>> params = {"w": torch.zeros(2)}
+    >>> updates, state = rule.update({"w": torch.tensor([3.0, -0.1])}, rule.init(params), params)
+    >>> updates["w"], state.count
+    (tensor([ 1.0000, -1.0000]), tensor(1, dtype=torch.int32))
+    """
+    for value, name in ((b1, "b1"), (b2, "b2"), (eps, "eps"), (eps_root, "eps_root")):
+        scalar(value, name)
+    fusible = not nesterov and not isinstance(eps_root, Tensor) and eps_root == 0
+
+    def init(params: PyTree) -> ScaleByAdamState:
+        mu = moment_zeros(params, mu_dtype)
+        nu = map(lambda leaf: torch.zeros_like(leaf, dtype=wide(leaf.dtype).to_real()), params)
+        return ScaleByAdamState(count=zero_count(params), mu=mu, nu=nu)
+
+    def update(
+        updates: PyTree, state: ScaleByAdamState, params: PyTree, **extra: Any
+    ) -> tuple[PyTree, ScaleByAdamState]:
+        grads = match(updates, state.mu, "updates", "state.mu")
+        mu, treedef = flatten(state.mu)
+        nu = match(state.nu, state.mu, "state.nu", "state.mu")
+        count = increment(state.count)
+        new = fast.adam(grads, mu, nu, count, b1, b2, eps) if fusible else None
+        if new is None:
+            new = _adam(grads, mu, nu, count, b1, b2, eps, eps_root, nesterov)
+        return unflatten(treedef, new[0]), ScaleByAdamState(
+            count=count, mu=unflatten(treedef, new[1]), nu=unflatten(treedef, new[2])
+        )
+
+    return GradientTransformation(init, update)
+
+
+def _adam(
+    grads: list[Tensor],
+    mu: list[Tensor],
+    nu: list[Tensor],
+    count: Tensor,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    eps_root: Scalar,
+    nesterov: bool,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """The rule, leaf by leaf, in the dtype of `nu`; `count` counts this update."""
+    precise = torch.float64 if any(v.dtype == torch.float64 for v in nu) else torch.float32
+    first, second = _correction(b1, count, precise), _correction(b2, count, precise)
+    ahead = _correction(b1, increment(count), precise) if nesterov else first
+    new_updates, new_mu, new_nu = [], [], []
+    for g, m, v in zip(grads, mu, nu, strict=True):
+        dtype = wide(g.dtype)
+        wide_g = g.to(dtype)
+        new_m = b1 * m.to(dtype) + (1 - b1) * wide_g
+        new_v = b2 * v + (1 - b2) * (wide_g * wide_g.conj()).real
+        m_hat = b1 * (new_m / ahead) + (1 - b1) * (wide_g / first) if nesterov else new_m / first
+        new_updates.append((m_hat / (torch.sqrt(new_v / second + eps_root) + eps)).to(g.dtype))
+        new_mu.append(new_m.to(m.dtype))
+        new_nu.append(new_v.to(v.dtype))
+    return new_updates, new_mu, new_nu
+
+
+def _correction(decay: Scalar, count: Tensor, dtype: torch.dtype) -> Tensor:
+    """`1 - decay**count` without the cancellation that costs float32 four of its seven digits at 0.999."""
+    log = decay.log() if isinstance(decay, Tensor) else math.log(decay) if decay > 0 else -math.inf
+    return -torch.expm1(count.to(dtype) * log)
+
+
+def adam(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: torch.dtype | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    r"""Adam: $u = -\eta$ times `scale_by_adam`, which tells the rest of the arguments (Kingma and Ba, arXiv:1412.6980).
+
+    `learning_rate` is a number, a 0-dim tensor or a schedule. Equals `torch.optim.Adam`, and optax's `adam` but for the
+    float32 moments of half-precision parameters.
+
+    >>> optimizer = adam(0.1)
+    >>> params = {"w": torch.zeros(2)}
+    >>> updates, _ = optimizer.update({"w": torch.tensor([3.0, -0.1])}, optimizer.init(params), params)
+    >>> updates["w"]
+    tensor([-0.1000,  0.1000])
+    """
+    rule = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    reference = chain(rule, scale_by_learning_rate(learning_rate))
+    if nesterov or isinstance(eps_root, Tensor) or eps_root != 0:
+        return reference
+    return _folded(reference, learning_rate, b1, b2, eps, 0.0)
+
+
+def adamw(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: torch.dtype | None = None,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    *,
+    nesterov: bool = False,
+) -> GradientTransformation:
+    r"""Adam with decoupled weight decay, $u = -\eta (\mathrm{adam}(g) + \lambda \theta)$ (arXiv:1711.05101).
+
+    `weight_decay` is multiplied by the learning rate, as in torch and optax; its default is optax's 1e-4, where
+    `torch.optim.AdamW` has 1e-2. `mask` is a tree of booleans, or a function from the parameters to one, that tells
+    which decay: `mask=lambda params: tree.map(lambda p: p.ndim > 1, params)` spares biases and norms.
+
+    >>> optimizer = adamw(0.1, weight_decay=0.5)
+    >>> params = {"w": torch.ones(1)}
+    >>> optimizer.update({"w": torch.ones(1)}, optimizer.init(params), params)[0]
+    {'w': tensor([-0.1500])}
+    """
+    rule = scale_by_adam(b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+    reference = chain(rule, add_decayed_weights(weight_decay, mask), scale_by_learning_rate(learning_rate))
+    if nesterov or isinstance(eps_root, Tensor) or eps_root != 0:
+        return reference
+    if mask is not None or is_schedule(weight_decay, "weight_decay"):
+        return reference
+    return _folded(reference, learning_rate, b1, b2, eps, weight_decay)  # type: ignore[arg-type]
+
+
+def _folded(
+    reference: GradientTransformation,
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar,
+    b2: Scalar,
+    eps: Scalar,
+    weight_decay: Scalar,
+) -> GradientTransformation:
+    """The same chain, whose links are one kernel in ordinary eager steps; its states are the chain's own."""
+    scheduled = learning_rate is not None and is_schedule(learning_rate, "learning_rate")
+
+    def update(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
+        if learning_rate is None or not isinstance(state, tuple) or not isinstance(state[0], ScaleByAdamState):
+            return reference.update(updates, state, params, **extra)
+        own, last = state[0], state[-1]
+        rate = value_at(learning_rate, last.count, "learning_rate") if scheduled else learning_rate  # type: ignore[arg-type]
+        grads = match(updates, own.mu, "updates", "state.mu")
+        mu, treedef = flatten(own.mu)
+        nu = match(own.nu, own.mu, "state.nu", "state.mu")
+        weights = match(params, own.mu, "params", "state.mu")
+        count = increment(own.count)
+        new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights)  # type: ignore[arg-type]
+        if new is None:
+            return reference.update(updates, state, params, **extra)
+        adam_state = ScaleByAdamState(count=count, mu=unflatten(treedef, new[1]), nu=unflatten(treedef, new[2]))
+        rate_state = ScaleByScheduleState(count=increment(last.count)) if scheduled else last
+        return unflatten(treedef, new[0]), (adam_state, *state[1:-1], rate_state)
+
+    return GradientTransformation(reference.init, update)

@@ -1,0 +1,191 @@
+"""A module without storage: the places where its tensors go, and copies to put them in for one call each.
+
+Every call borrows a copy of its own, so neither two threads nor a call within a call see each other's tensors, and
+`train` picks among copies instead of flipping a flag. A copy holds no memory but its Python objects.
+"""
+
+import copy
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.parameter import is_lazy
+
+from funcnet import tree
+from funcnet.pure.normalization import cumulative_batch_norm
+
+__all__ = ["Body", "Leaf", "Skeleton"]
+
+
+class Leaf(NamedTuple):
+    """One tensor of a module, which has one name however often it is tied."""
+
+    name: str
+    trainable: bool  # in params; all others are in state
+    parameter: bool
+    like: Tensor  # shape and dtype, on the meta device
+
+
+class Place(NamedTuple):
+    """An attribute that holds a tensor, or a tree of them."""
+
+    owner: str  # the submodule's path
+    kind: str  # which of its dicts: "_parameters", "_buffers" or "__dict__"
+    key: str
+    names: tuple[str | None, ...]  # a leaf's name for each leaf of the attribute; None for what is no tensor
+    constants: tuple[Any, ...]
+    treedef: tree.TreeDef | None  # None: the attribute is the tensor itself
+
+
+_KINDS = ("_parameters", "_buffers", "__dict__")
+_NO_TENSORS = frozenset(vars(nn.Module()))  # a module's own bookkeeping, its dict of parameters among it
+
+
+def _places(module: nn.Module) -> tuple[dict[str, Tensor], list[Place]]:
+    """The distinct tensors of a module by their first name, in the order of `named_parameters`, and all their places."""
+    names: dict[int, str] = {}
+    tensors: dict[str, Tensor] = {}
+    places = []
+    owners = list(module.named_modules())
+    for kind in _KINDS:
+        for owner, submodule in owners:
+            for key, value in getattr(submodule, kind).items():
+                if kind == "__dict__" and key in _NO_TENSORS:
+                    continue
+                leaves = [("", value)] if isinstance(value, Tensor) else tree.leaves_with_path(value)
+                if not any(isinstance(leaf, Tensor) for _, leaf in leaves):
+                    continue
+                mine: list[str | None] = []
+                for path, leaf in leaves:
+                    if not isinstance(leaf, Tensor):
+                        mine.append(None)
+                        continue
+                    name = ".".join(part for part in (owner, key, path) if part)
+                    mine.append(names.setdefault(id(leaf), name))
+                    tensors.setdefault(mine[-1] or name, leaf)
+                constants = tuple(None if isinstance(leaf, Tensor) else leaf for _, leaf in leaves)
+                treedef = None if isinstance(value, Tensor) else tree.structure(value)
+                places.append(Place(owner, kind, key, tuple(mine), constants, treedef))
+    return tensors, places
+
+
+class Body:
+    """One copy of the module, whose places can be filled."""
+
+    def __init__(self, module: nn.Module, places: list[Place]) -> None:
+        """Take a copy of the skeleton's module."""
+        self.module = module
+        self.paths = {id(submodule): path for path, submodule in module.named_modules()}
+        self._direct, self._trees = [], []
+        for place in places:
+            owner = getattr(module.get_submodule(place.owner), place.kind)
+            if place.treedef is None:
+                self._direct.append((owner, place.key, place.names[0], owner[place.key]))
+            else:
+                self._trees.append((owner, place, owner[place.key]))
+
+    def fill(self, values: Mapping[str, Tensor]) -> None:
+        """Put tensors in, by name."""
+        for owner, key, name, _ in self._direct:
+            owner[key] = values[name]
+        for owner, place, _ in self._trees:
+            leaves = [c if name is None else values[name] for name, c in zip(place.names, place.constants, strict=True)]
+            owner[place.key] = tree.unflatten(place.treedef, leaves)
+
+    def changed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that the call replaced by assigning to their attribute."""
+        return {
+            name: owner[key]
+            for owner, key, name, _ in self._direct
+            if owner.get(key) is not values[name] and isinstance(owner.get(key), Tensor)
+        }
+
+    def clear(self) -> None:
+        """Take the tensors out again."""
+        for owner, key, _, empty in self._direct:
+            owner[key] = empty
+        for owner, place, empty in self._trees:
+            owner[place.key] = empty
+
+
+class Skeleton:
+    """The names, shapes and dtypes of a module's tensors, and its code."""
+
+    def __init__(self, module: nn.Module) -> None:
+        """Take the skeleton of a module, which is left as it is."""
+        tensors, self.places = _places(module)
+        _refuse_lazy(tensors)
+        # Handing deepcopy the copies of the tensors beforehand makes it copy no storage.
+        memo: dict[int, Any] = {id(t): _on_meta(t) for t in tensors.values()}
+        self.template = copy.deepcopy(module, memo)
+        owners = {name: (place, module.get_submodule(place.owner)) for place in self.places for name in place.names}
+        self.leaves: dict[str, Leaf] = {}
+        for name, tensor in tensors.items():
+            place, _ = owners[name]
+            parameter = isinstance(tensor, nn.Parameter)
+            trainable = parameter and tensor.requires_grad
+            self.leaves[name] = Leaf(name, trainable, parameter, memo[id(tensor)])
+        # Buffers are lent as copies, since their module may write them in place; but not the statistics that only
+        # F.batch_norm and F.instance_norm write, which the mode sees, nor their count, which evaluation leaves alone.
+        normal = {name: place.key for name, (place, owner) in owners.items() if isinstance(owner, _NormBase)}
+        statistics = {name for name, key in normal.items() if key in ("running_mean", "running_var")}
+        lent = [name for name, leaf in self.leaves.items() if not leaf.parameter and name not in statistics]
+        self.lent = {True: lent, False: [name for name in lent if name not in normal]}
+        self._free: dict[bool, list[Body]] = {True: [], False: []}
+
+    @contextmanager
+    def body(self, train: bool) -> Iterator[Body]:
+        """Borrow a copy of the module in train or evaluation mode."""
+        free = self._free[train]
+        try:
+            body = free.pop()
+        except IndexError:
+            body = Body(_specialize(copy.deepcopy(self.template).train(train)), self.places)
+        try:
+            yield body
+        finally:
+            body.clear()
+            free.append(body)
+
+    def take(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The params and state of a module of the same construction, sharing its memory."""
+        tensors, _ = _places(module)
+        params = {name: tensors[name].detach() for name, leaf in self.leaves.items() if leaf.trainable}
+        state = {name: tensors[name].detach() for name, leaf in self.leaves.items() if not leaf.trainable}
+        return params, state
+
+    def build(self, values: Mapping[str, Tensor]) -> nn.Module:
+        """A real module of its own that holds copies of these tensors."""
+        module = copy.deepcopy(self.template)
+        own: dict[str, Tensor] = {}
+        for name, leaf in self.leaves.items():
+            value = values[name].detach().clone()
+            own[name] = nn.Parameter(value, requires_grad=leaf.trainable) if leaf.parameter else value
+        Body(module, self.places).fill(own)
+        return module
+
+
+def _specialize(module: nn.Module) -> nn.Module:
+    """Give the submodules that read values in Python a forward of their own."""
+    for submodule in module.modules():
+        if isinstance(submodule, _BatchNorm) and submodule.momentum is None:
+            submodule.forward = functools.partial(cumulative_batch_norm, submodule)  # type: ignore[method-assign]  # torch's way to override one instance
+    return module
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor.detach(), device="meta")
+    return nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _refuse_lazy(tensors: Mapping[str, Tensor]) -> None:
+    lazy = [name for name, tensor in tensors.items() if is_lazy(tensor)]
+    if lazy:
+        raise TypeError(
+            f"{lazy[0]!r} is a lazy parameter, whose shape is known only after a first call. Call the module once on an "
+            f"example, then use Model.from_module(module), or construct it with its sizes."
+        )

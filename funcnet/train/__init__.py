@@ -1,0 +1,5 @@
+"""The training shell: the state of a run, the pure step, and a small loop around it."""
+
+from funcnet.train.loop import fit as fit
+from funcnet.train.step import TrainState as TrainState
+from funcnet.train.step import make_step as make_step

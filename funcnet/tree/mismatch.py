@@ -1,0 +1,318 @@
+"""The one error for two trees that should match and do not."""
+
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import _compat
+from .structure import PyTree, flatten, leaves_with_path
+
+__all__ = ["TreeMismatchError", "align", "check_like", "match"]
+
+_SHOWN = 5  # more lines hide the first, and the cause is nearly always one for all
+
+
+class TreeMismatchError(ValueError):
+    """Two trees that should have had the same names, shapes or dtypes did not."""
+
+    __module__ = "funcnet.tree"  # its public home, which is what a traceback should print
+
+
+def check_like(
+    got: PyTree,
+    want: PyTree,
+    what: str = "params",
+    against: str = "model",
+    *,
+    shape: bool = True,
+    dtype: bool = False,
+) -> None:
+    """Raise `TreeMismatchError` unless `got` has the structure of `want`, and its leaves the same shapes.
+
+    The order of dict keys does not count, nor which kind of dict it is. `what` and `against` name the two in the
+    message; `dtype=True` compares dtypes as well, `shape=False` the structure alone. Nothing is read from the leaves
+    but shape and dtype, so `want` may live on the meta device.
+
+    >>> check_like({"w": torch.ones(2, 3)}, {"w": torch.zeros(2, 3)})
+    >>> check_like({"w": torch.ones(3, 2)}, {"w": torch.zeros(2, 3)})
+    Traceback (most recent call last):
+    ...
+    funcnet.tree.TreeMismatchError: params does not match model: 1 wrong shape. params['w'] looks transposed: \
+torch keeps (out, in), jax and flax (in, out); write leaf.mT.
+      'w' has shape (3, 2), model wants (2, 3)
+    """
+    match(got, want, what, against, shape=shape, dtype=dtype)
+
+
+def match(got: PyTree, want: PyTree, what: str, against: str, *, shape: bool = True, dtype: bool = False) -> list[Any]:
+    """The leaves of `got` in the order of `want`, checked as `check_like` does.
+
+    >>> match({"b": 1, "a": 2}, {"a": 0, "b": 0}, "updates", "params")
+    [2, 1]
+    """
+    # No paths until it fails: a training step comes through here and nearly always succeeds.
+    ordered = align(got, want)
+    if ordered is None or not _same_leaves(ordered, flatten(want)[0], shape, dtype):
+        raise TreeMismatchError(_message(got, want, what, against, shape, dtype))
+    return ordered
+
+
+def _same_leaves(got: list[Any], want: list[Any], shape: bool, dtype: bool) -> bool:
+    if not shape and not dtype:
+        return True
+    for g, w in zip(got, want, strict=True):
+        if isinstance(w, torch.Tensor):
+            if not isinstance(g, torch.Tensor) or (shape and g.shape != w.shape) or (dtype and g.dtype != w.dtype):
+                return False
+        elif (shape and _shape(g) != _shape(w)) or (dtype and _dtype(g) != _dtype(w)):
+            return False
+    return True
+
+
+def align(got: PyTree, want: PyTree) -> list[Any] | None:
+    """The leaves of `got` in the order of `want`, or None where the structures differ.
+
+    >>> align({"b": 1, "a": 2}, {"a": 0, "b": 0})
+    [2, 1]
+    """
+    found: list[Any] = []
+    return found if _align(got, want, found) else None
+
+
+def _align(got: PyTree, want: PyTree, found: list[Any]) -> bool:
+    if isinstance(got, torch.Tensor) and isinstance(want, torch.Tensor):
+        found.append(got)
+        return True
+    if got is None or want is None:
+        return got is want
+    got_node, want_node = _compat.tree_node(got), _compat.tree_node(want)
+    if got_node is None or want_node is None:
+        found.append(got)
+        return got_node is want_node
+    if isinstance(got, dict) and isinstance(want, dict):
+        # state_dict() is an OrderedDict, gradients come in the order of their own dict: names decide.
+        return len(got) == len(want) and all(key in got and _align(got[key], want[key], found) for key in want)
+    if type(got) is not type(want):
+        return False
+    got_children, got_context = got_node.flatten_fn(got)
+    want_children, want_context = want_node.flatten_fn(want)
+    if got_context != want_context or len(got_children) != len(want_children):
+        return False
+    return all(_align(g, w, found) for g, w in zip(got_children, want_children, strict=True))
+
+
+def _shape(leaf: Any) -> tuple[int, ...]:
+    return tuple(getattr(leaf, "shape", ()))
+
+
+def _dtype(leaf: Any) -> str:
+    return str(getattr(leaf, "dtype", type(leaf).__name__)).removeprefix("torch.")
+
+
+class _Difference(NamedTuple):
+    """Everything that differs between two trees, by path."""
+
+    what: str
+    against: str
+    got: dict[str, Any]
+    want: dict[str, Any]
+    missing: list[str]
+    unexpected: list[str]
+    kinds: list[str]  # an array or a number where a tensor belongs
+    shapes: list[str]
+    dtypes: list[str]
+
+
+def _message(got: PyTree, want: PyTree, what: str, against: str, shape: bool, dtype: bool) -> str:
+    given, wanted = dict(leaves_with_path(got)), dict(leaves_with_path(want))
+    common = [path for path in wanted if path in given]
+    tensors = [p for p in common if isinstance(wanted[p], torch.Tensor)] if shape or dtype else []
+    kinds = [p for p in tensors if not isinstance(given[p], torch.Tensor)]
+    difference = _Difference(
+        what,
+        against,
+        given,
+        wanted,
+        missing=[p for p in wanted if p not in given],
+        unexpected=[p for p in given if p not in wanted],
+        kinds=kinds,
+        shapes=[p for p in common if shape and p not in kinds and _shape(given[p]) != _shape(wanted[p])],
+        dtypes=[p for p in common if dtype and p not in kinds and _dtype(given[p]) != _dtype(wanted[p])],
+    )
+    counts = [
+        (len(difference.missing), "missing"),
+        (len(difference.unexpected), "unexpected"),
+        (len(difference.kinds), "not a tensor"),
+        (len(difference.shapes), "wrong shape"),
+        (len(difference.dtypes), "wrong dtype"),
+    ]
+    lines = list(_lines(difference))
+    if not lines:
+        return (
+            f"{what} does not match {against}: the names agree, the containers do not "
+            f"({_containers(got, want, 'the tree itself')}); build it from the same dicts, tuples and classes, "
+            "as in tree.map(f, like)."
+        )
+    summary = ", ".join(f"{count} {word}" for count, word in counts if count)
+    cause = next((hint for rule in _HINTS if (hint := rule(difference))), "")
+    shown = lines[:_SHOWN] + ([f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])
+    return "\n".join([f"{what} does not match {against}: {summary}.{' ' + cause if cause else ''}", *shown])
+
+
+def _containers(got: PyTree, want: PyTree, path: str) -> str:
+    """The first place where two trees of the same paths are made of different containers."""
+    got_node, want_node = _compat.tree_node(got), _compat.tree_node(want)
+    if got_node is None or want_node is None or (type(got) is not type(want) and not isinstance(got, dict)):
+        return f"{path} is {_indefinite(got)}, not {_indefinite(want)}"
+    theirs = dict(_compat.tree_children(want_node, want))
+    for name, child in _compat.tree_children(got_node, got):
+        if name in theirs and align(child, theirs[name]) is None:
+            return _containers(child, theirs[name], name if path == "the tree itself" else f"{path}.{name}")
+    return f"{path} is {_indefinite(got)}, not {_indefinite(want)}"
+
+
+def _indefinite(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
+
+
+def _lines(d: _Difference) -> Iterator[str]:
+    for path in d.missing:
+        wanted = d.want[path]
+        yield f"  {path!r} is missing, a {_dtype(wanted)} of shape {_shape(wanted)}{_near(path, d.unexpected)}"
+    for path in d.unexpected:
+        yield f"  {path!r} is unexpected{_near(path, d.missing)}"
+    for path in d.kinds:
+        yield f"  {path!r} is a {type(d.got[path]).__name__}, {d.against} wants a tensor"
+    for path in d.shapes:
+        yield f"  {path!r} has shape {_shape(d.got[path])}, {d.against} wants {_shape(d.want[path])}"
+    for path in d.dtypes:
+        yield f"  {path!r} is {_dtype(d.got[path])}, {d.against} wants {_dtype(d.want[path])}"
+
+
+def _near(path: str, others: list[str]) -> str:
+    near = get_close_matches(path, others[:200], 1, 0.8)  # the 200 bounds a quadratic search in a huge tree
+    return f" (near {near[0]!r})" if near else ""
+
+
+# Likely causes, the most specific first: each returns a sentence saying what to write, or None.
+
+
+def _prefix(d: _Difference) -> str | None:
+    if not d.missing or not d.unexpected:
+        return None
+    for longer, shorter, verb in ((d.unexpected, d.missing, "strip"), (d.missing, d.unexpected, "add")):
+        known = set(shorter)
+        parts = longer[0].split(".")
+        for cut in range(1, len(parts)):
+            prefix = ".".join(parts[:cut]) + "."
+            if all(name.startswith(prefix) and name[len(prefix) :] in known for name in longer):
+                change = "k.removeprefix({!r})" if verb == "strip" else "{!r} + k"
+                side = "the given" if verb == "strip" else "the wanted"
+                return (
+                    f"All {side} names share the prefix {prefix!r}: {verb} it, "
+                    f"{{{change.format(prefix)}: v for k, v in {d.what}.items()}}."
+                )
+    return None
+
+
+def _wrapped(d: _Difference) -> str | None:
+    for key in ("state_dict", "model", "params", "model_state_dict"):
+        inside = [name.removeprefix(key + ".") for name in d.unexpected if name.startswith(key + ".")]
+        if d.missing and set(inside) >= set(d.missing):
+            return f"The leaves lie under {key!r}: hand over {d.what}[{key!r}]."
+    return None
+
+
+def _empty(d: _Difference) -> str | None:
+    if d.got or not d.want:
+        return None
+    return f"{d.what} is empty: make it first, as in `params, state = model.init(key)`."
+
+
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "position_ids")
+
+
+def _buffers(d: _Difference) -> str | None:
+    inside = [name for name in d.unexpected if name.rpartition(".")[2] in _BUFFERS]
+    if inside and len(inside) == len(d.unexpected):
+        return (
+            "The unexpected names are buffers: they belong in state, the second of model.init's results, not in params."
+        )
+    return None
+
+
+def _strangers(d: _Difference) -> str | None:
+    if d.got and len(d.unexpected) == len(d.got) and len(d.missing) == len(d.want) and len(d.want) > 1:
+        return (
+            f"No name is common to both: {d.what} may belong to another model, or arguments may be swapped; "
+            "the order is apply(params, state, x)."
+        )
+    return None
+
+
+def _leading_axis(d: _Difference) -> str | None:
+    if not d.shapes or d.missing or d.unexpected:
+        return None
+    shapes = [(_shape(d.got[p]), _shape(d.want[p])) for p in d.shapes]
+    if all(g[1:] == w and g for g, w in shapes) and len({g[0] for g, _ in shapes}) == 1:
+        return (
+            f"Every one has a leading axis of {shapes[0][0][0]}, an ensemble or a batch: did you mean "
+            f"vmap over it? One member is tree.unstack({d.what})[0]."
+        )
+    if all(w[1:] == g and w for g, w in shapes) and len({w[0] for _, w in shapes}) == 1:
+        return (
+            f"{d.against} has a leading axis of {shapes[0][1][0]} that {d.what} lacks: stack the members with "
+            "tree.stack([...]), or take one with tree.unstack(...)[0]."
+        )
+    return None
+
+
+def _transposed(d: _Difference) -> str | None:
+    for path in d.shapes:
+        g, w = _shape(d.got[path]), _shape(d.want[path])
+        if len(g) >= 2 and g != w and g == (*w[:-2], w[-1], w[-2]):
+            return f"{d.what}[{path!r}] looks transposed: torch keeps (out, in), jax and flax (in, out); write leaf.mT."
+        if len(g) == 4 and g == (w[2], w[3], w[1], w[0]):
+            return f"{d.what}[{path!r}] looks like a jax kernel (h, w, in, out): write leaf.permute(3, 2, 0, 1)."
+    return None
+
+
+def _reshaped(d: _Difference) -> str | None:
+    for path in d.shapes:
+        g, w = _shape(d.got[path]), _shape(d.want[path])
+        if torch.Size(g).numel() == torch.Size(w).numel():
+            return f"{d.what}[{path!r}] has as many elements as it should: write leaf.reshape({w})."
+        if 1 in (torch.Size(g).numel(), torch.Size(w).numel()):
+            return f"{d.what}[{path!r}] would broadcast, which is never done silently: write leaf.expand(...) if meant."
+    return None
+
+
+def _not_tensors(d: _Difference) -> str | None:
+    if not d.kinds:
+        return None
+    return f"Make them tensors: tree.map(torch.as_tensor, {d.what})."
+
+
+def _dtypes(d: _Difference) -> str | None:
+    if not d.dtypes:
+        return None
+    path = d.dtypes[0]
+    given, wanted = _dtype(d.got[path]), _dtype(d.want[path])
+    why = "float64 is what numpy makes by default: " if given == "float64" else "Cast it: "
+    return f"{why}tree.cast({d.what}, torch.{wanted})." if "float" in wanted else f"Cast it: leaf.to(torch.{wanted})."
+
+
+_HINTS: tuple[Callable[[_Difference], str | None], ...] = (
+    _empty,
+    _prefix,
+    _wrapped,
+    _buffers,
+    _strangers,
+    _not_tensors,
+    _leading_axis,
+    _transposed,
+    _reshaped,
+    _dtypes,
+)
