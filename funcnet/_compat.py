@@ -146,7 +146,7 @@ def same_storage(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 def readable(tensor: torch.Tensor) -> bool:
-    """Whether the host may read this tensor's values: an ordinary CPU tensor, neither wrapped by a transform nor traced.
+    """Whether the host may read this tensor: an ordinary one on the CPU, neither wrapped by a transform nor traced.
 
     Weaker than `plain`: inside `grad` or `vmap` an argument that the transform does not wrap still holds plain values,
     as a dropout key does in a training step. `is_functorch_wrapped_tensor` is checked on 2.15.0; `is_compiling` comes
@@ -186,7 +186,7 @@ def fused_adam(
         return False
     kernel(
         updates,
-        [g.data for g in grads],  # .data: the kernel's signature would bump the version counter of what it only reads
+        grads,
         mu,
         nu,
         [],
@@ -265,3 +265,24 @@ def batch_norm_statistics(
     kernel = torch.ops.aten._native_batch_norm_legit.no_stats
     output, mean, scale = kernel(input, weight, bias, True, 0.0, eps)
     return output, mean, (scale**-2 - eps).clamp_min(0)
+
+
+def samplers() -> dict[str, Callable[..., torch.Tensor]]:
+    """The private functions that `torch.distributions` samples with, by name; those this torch lacks are left out.
+
+    Replaced by keyed draws inside `random.seeded`. Checked on 2.15.0.
+    """
+    names = ("_standard_gamma", "_sample_dirichlet")
+    return {name: getattr(torch, name) for name in names if hasattr(torch, name)}
+
+
+def batched(tensor: torch.Tensor) -> bool:
+    """Whether `vmap` gave this tensor a hidden batch dimension at the current or an outer level.
+
+    `is_functorch_wrapped_tensor` is true of gradient and forward-mode wrappers as well, which is harmless where this is
+    asked. Checked on 2.15.0.
+    """
+    if torch.compiler.is_compiling():
+        # The compiler does not trace the question, and removes what a needless yes costs.
+        return True
+    return bool(_functorch.is_functorch_wrapped_tensor(tensor))

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from funcnet import random, tree
+from funcnet import _compat, random, tree
 from funcnet.pure import Body, MissingKeyError, PureMode, Skeleton
 
 __all__ = ["Model", "Params", "State"]
@@ -291,8 +291,11 @@ def _capture(body: Body, patterns: Sequence[str]) -> tuple[dict[str, Any], list[
 
 
 def _written(lent: Tensor) -> bool:
-    """Whether the call wrote into a buffer that it was lent: a fresh copy counts its writes from zero."""
-    return lent.is_inference() or lent._version > 0
+    """Whether the call wrote into a buffer that it was lent: a fresh copy counts its writes from zero.
+
+    The wrappers of a transform do not count.
+    """
+    return _compat.transform_active() or lent.is_inference() or lent._version > 0
 
 
 def _locate(error: Exception, body: Body, model: Model, train: bool) -> None:

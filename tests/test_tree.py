@@ -14,7 +14,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from funcnet import tree
 
-
 # torch.func.jvp scripts its decompositions on the first call
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script.:FutureWarning")
 
@@ -148,7 +147,6 @@ def test_split_and_merge_are_inverse(value, wanted):
     merged = tree.merge(*parts, like=value)
     assert same(merged, value)
     assert list(merged) == list(value)
-    assert tree.merge(*parts) == merged or tree.size(value)  # unordered, the same names
     tree.check_like(tree.merge(*parts), value)
 
 
@@ -216,7 +214,7 @@ def test_ravel_agrees_with_jax(value):
     np.testing.assert_array_equal(np.asarray(vector), tree.ravel(ordered)[0].numpy())
 
 
-PARAMS = {"w": torch.randn(3, 2), "b": torch.randn(4), "c": torch.randn(())}
+PARAMS = {"w": torch.linspace(-1, 2, 6).reshape(3, 2), "b": torch.linspace(1, 2, 4), "c": torch.tensor(0.7)}
 
 
 def objective(params):

@@ -4,7 +4,6 @@ Tracing by execution meets every corner that eager mode knows (function modes, n
 on every version of torch alike; what depends on values cannot be traced, and says so.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,26 +47,20 @@ def compile_flat(
     """
     if backend == "inductor" and any(t.device.type == "cpu" for t in inputs):
         _require_cpp_compiler(name)
-    with torch.no_grad():
-        try:
+    try:
+        with torch.no_grad():
             graph = _compat.trace(f, inputs)
-        except Exception as error:
-            if not _compat.is_data_dependent(error):
-                raise
-            raise TypeError(
-                f"jit({name}) cannot follow a Python decision that depends on a tensor's value (an `if`, a loop, "
-                f".item(), a boolean mask): the value is known only when the compiled step runs. Write torch.where, a "
-                f"fixed-size form, or make the argument static. Torch says: {str(error).splitlines()[0]}"
-            ) from error
-        captured = _lift_constants(graph)
-        examples = [*inputs, *captured]
-        compiled = _compat.compile_graph(graph, examples, backend, mode, static)
-    return functools.partial(_call, compiled), captured
-
-
-def _call(compiled: Callable[..., Any], *inputs: Tensor) -> Any:
-    with torch.no_grad():
-        return compiled(*inputs)
+            captured = _lift_constants(graph)
+            compiled = _compat.compile_graph(graph, [*inputs, *captured], backend, mode, static)
+    except Exception as error:
+        if not _compat.is_data_dependent(error):
+            raise
+        raise TypeError(
+            f"jit({name}) cannot follow a Python decision that depends on a tensor's value (an `if`, a loop, .item(), a "
+            f"boolean mask): the value is known only when the compiled step runs. Write torch.where, a fixed-size form, "
+            f"or make the argument static. Torch says: {str(error).splitlines()[0]}"
+        ) from error
+    return compiled, captured
 
 
 def _lift_constants(graph: torch.fx.GraphModule) -> list[Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from funcnet import _compat
-from funcnet.jit.program import Program
+from funcnet.jit.program import Call, Program
 from funcnet.jit.signature import Arguments, Static, argument_names, names_of
 
 __all__ = ["Jitted", "RecompileError", "jit"]
@@ -74,15 +74,19 @@ class Jitted(Generic[P, R]):
         if self._static:
             values = self._wrap_static(values, len(args), tuple(kwargs))
         kind = (len(args), tuple(kwargs), torch.get_default_dtype(), _compat.autocast_state())
+        found = self._find(kind, values)
+        if found is None:
+            with self._compiling:  # another thread may have compiled it meanwhile
+                found = self._find(kind, values) or self._compile(kind, values)
+        program, call = found
+        return program.run(call)  # type: ignore[no-any-return]  # the outputs' types are the function's
+
+    def _find(self, kind: Any, values: tuple[Any, ...]) -> tuple[Program, Call] | None:
         for program in self._programs.get(kind, ()):
-            leaves = program.match(values)
-            if leaves is not None:
-                return program.run(leaves)  # type: ignore[no-any-return]  # the outputs' types are the function's
-        with self._compiling:
-            program = self._compile(kind, values)
-        leaves = program.match(values)
-        assert leaves is not None  # it was made for these very values
-        return program.run(leaves)  # type: ignore[no-any-return]  # as above
+            call = program.match(values)
+            if call is not None:
+                return program, call
+        return None
 
     def _wrap_static(self, values: tuple[Any, ...], positional: int, keywords: tuple[str, ...]) -> tuple[Any, ...]:
         names = self._names(positional, keywords)
@@ -93,7 +97,7 @@ class Jitted(Generic[P, R]):
         extra = tuple(f"argument {i}" for i in range(len(known), positional))
         return (*known, *extra, *keywords)
 
-    def _compile(self, kind: Any, values: tuple[Any, ...]) -> Program:
+    def _compile(self, kind: Any, values: tuple[Any, ...]) -> tuple[Program, Call]:
         positional, keywords = kind[0], kind[1]
         names = self._names(positional, keywords)
         arguments = Arguments.of(values, names)
@@ -108,15 +112,17 @@ class Jitted(Generic[P, R]):
                 f"one), pass numbers that change as 0-dim tensors, or raise max_compiles if so many kinds are meant."
             )
 
-        def call(*values: Any) -> Any:
+        def flat(*values: Any) -> Any:
             plain = [v.value if isinstance(v, Static) else v for v in values]
             return self._f(*plain[:positional], **dict(zip(keywords, plain[positional:], strict=True)))
 
         donated = [i for i, name in enumerate(names) if name in self._donate]
-        program = Program(call, arguments, donated, name=self._name, backend=self._backend, mode=self._mode)
+        program = Program(flat, arguments, donated, name=self._name, backend=self._backend, mode=self._mode)
         # The newest first: a run that changed its batch size rarely goes back.
         self._programs[kind] = [program, *programs]
-        return program
+        call = program.match(values)
+        assert call is not None  # it was made for these very values
+        return program, call
 
 
 def jit(

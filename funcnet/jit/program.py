@@ -3,7 +3,7 @@
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,20 @@ from funcnet.jit.signature import Arguments, Signature
 __all__ = ["Program"]
 
 CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
+
+
+class Call(NamedTuple):
+    """A call that matches a program: its leaves, and the addresses of the memory it donates."""
+
+    leaves: list[Any]
+    addresses: frozenset[int]
+
+
+class Last(NamedTuple):
+    """What the last call returned in donated memory, and where that lies."""
+
+    results: list[weakref.ref[Tensor]]
+    addresses: frozenset[int]
 
 
 class Program:
@@ -53,7 +67,7 @@ class Program:
         self.donated = [i for i in donated if i in self._pairs]
         self._others = [i for i in range(len(arguments.leaves)) if i not in set(self.donated)]
         self._poison = [poison_class(name, arguments.paths[i]) for i in self.donated]
-        self._last: list[weakref.ref[Tensor]] = []
+        self._last: Last | None = None
         self._build = make_builder(self._outdef)
         cuda = any(arguments.leaves[i].device.type == "cuda" for i in tensors)
         self._graphed = cuda and mode in CUDA_GRAPH_MODES
@@ -127,26 +141,28 @@ class Program:
 
     # -- calling
 
-    def match(self, values: tuple[Any, ...]) -> list[Any] | None:
+    def match(self, values: tuple[Any, ...]) -> Call | None:
         """The leaves of a call, or None where this program is not made for it."""
         leaves = self.signature.leaves(values)
         if leaves is None:
             return None
         if not self.donated:
-            return leaves if self.signature.matches(leaves) else None
+            return Call(leaves, frozenset()) if self.signature.matches(leaves) else None
         # A training loop hands back the very objects that the last call returned, whose kind is known.
-        known = bool(self._last) and all([leaves[i] is ref() for i, ref in zip(self.donated, self._last, strict=True)])
+        last = self._last
+        known = last is not None and all(leaves[i] is ref() for i, ref in zip(self.donated, last.results, strict=True))
         if not self.signature.matches(leaves, self._others if known else None):
             return None
-        if not known:
-            self._check_separate(leaves, self.donated)
-            self._addresses = {leaves[i].untyped_storage().data_ptr() for i in self.donated} - {0}
-        elif any(
-            isinstance(leaf := leaves[i], Tensor) and leaf.untyped_storage().data_ptr() in self._addresses
+        if known and last is not None:
+            call = Call(leaves, last.addresses)
+        else:
+            call = Call(leaves, frozenset(leaves[i].untyped_storage().data_ptr() for i in self.donated) - {0})
+        if not known or any(
+            isinstance(leaf := leaves[i], Tensor) and leaf.untyped_storage().data_ptr() in call.addresses
             for i in self._others
         ):
             self._check_separate(leaves, self.donated)
-        return leaves
+        return call
 
     def _check_separate(self, leaves: list[Any], donated: list[int]) -> None:
         if donated:
@@ -154,8 +170,9 @@ class Program:
             others = [i for i in self.signature.tensors if i not in mine]
             check_separate(self.name, self.signature.paths, leaves, donated, others)
 
-    def run(self, leaves: list[Any]) -> Any:
-        """Run the graph on matched leaves."""
+    def run(self, call: Call) -> Any:
+        """Run the graph on a matched call."""
+        leaves = call.leaves
         if self._graphed:
             torch.compiler.cudagraph_mark_step_begin()
         inputs = [leaves[i] for i in self.signature.tensors]
@@ -165,7 +182,7 @@ class Program:
         fresh = {i: leaves[i].detach() for i in self.donated}
         for i, poison in zip(self.donated, self._poison, strict=True):
             leaves[i].__class__ = poison
-        self._last = [weakref.ref(t) for t in fresh.values()]
+        self._last = Last([weakref.ref(t) for t in fresh.values()], call.addresses)
         results = [
             fresh[what] if how == "donated" else returned[what] if how == "returned" else what
             for how, what in self._plan

@@ -149,7 +149,7 @@ def adam(
     reference = chain(rule, scale_by_learning_rate(learning_rate))
     if nesterov or isinstance(eps_root, Tensor) or eps_root != 0:
         return reference
-    return _folded(reference, learning_rate, b1, b2, eps, 0.0)
+    return _folded(reference, 2, learning_rate, b1, b2, eps, 0.0)
 
 
 def adamw(
@@ -181,22 +181,23 @@ def adamw(
         return reference
     if mask is not None or is_schedule(weight_decay, "weight_decay"):
         return reference
-    return _folded(reference, learning_rate, b1, b2, eps, weight_decay)  # type: ignore[arg-type]
+    return _folded(reference, 3, learning_rate, b1, b2, eps, weight_decay)  # type: ignore[arg-type]
 
 
 def _folded(
     reference: GradientTransformation,
+    links: int,
     learning_rate: ScalarOrSchedule,
     b1: Scalar,
     b2: Scalar,
     eps: Scalar,
     weight_decay: Scalar,
 ) -> GradientTransformation:
-    """The same chain, whose links are one kernel in ordinary eager steps; its states are the chain's own."""
+    """The same chain, whose `links` are one kernel in ordinary eager steps; its states are the chain's own."""
     scheduled = learning_rate is not None and is_schedule(learning_rate, "learning_rate")
 
     def update(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
-        if learning_rate is None or not isinstance(state, tuple) or not isinstance(state[0], ScaleByAdamState):
+        if learning_rate is None or not isinstance(state, tuple) or len(state) != links:
             return reference.update(updates, state, params, **extra)
         own, last = state[0], state[-1]
         rate = value_at(learning_rate, last.count, "learning_rate") if scheduled else learning_rate  # type: ignore[arg-type]

@@ -1,8 +1,9 @@
 """Fewer kernels for ordinary eager steps. Everything here equals, up to rounding, the arithmetic leaf by leaf that
 runs everywhere else: under transforms, tracing and compilation, and for leaves that a kernel does not take.
 
-Figures: an MLP of 784-512-256-10 in float32, 2 CPU threads, `update` and `apply_updates` of AdamW; see
-`benchmarks/` for how they are taken.
+Figures, `update` and `apply_updates` of AdamW on an MLP of 784-512-256-10 in float32, 2 CPU threads, torch 2.15:
+leaf by leaf 2160 us, link by link 640, folded 490; `torch.optim.AdamW` in place takes 510 with foreach and 190 fused.
+What is left between the last two is fresh memory for the new parameters, moments and updates.
 """
 
 from collections.abc import Sequence
@@ -85,7 +86,7 @@ def adam(
 
     `count` counts this update, so it is at least 1. The kernel writes in place: it gets copies of the moments, and for
     its parameters zeros, which then hold exactly the update. Folding rate and decay in spares two passes over fresh
-    memory, whose page faults cost more than the arithmetic (545 against 945 us a step).
+    memory, whose page faults cost more than the arithmetic.
     """
     columns = [grads, mu, nu] if params is None else [grads, mu, nu, params]
     scalars = (b1, b2, eps, learning_rate, weight_decay)

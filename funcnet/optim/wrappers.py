@@ -78,10 +78,10 @@ def _expand(mask: PyTree, tree: PyTree, path: str, found: list[bool]) -> None:
         return
     if mask is None and tree is None:
         return
+    where = repr(path) if path else "its root"
     raise ValueError(
-        f"The mask does not fit the parameters at {path or 'its root'!r}: it has {_described(mask)}, they have "
-        f"{_described(tree)}. Make it from the parameters: tree.map(lambda p: p.ndim > 1, params), or one "
-        "boolean for a whole subtree."
+        f"The mask does not fit the parameters at {where}: it has {_described(mask)}, they have {_described(tree)}. "
+        "Make it from the parameters: tree.map(lambda p: p.ndim > 1, params), or one boolean for a whole subtree."
     )
 
 

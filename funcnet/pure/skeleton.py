@@ -144,12 +144,16 @@ class Skeleton:
         try:
             body = free.pop()
         except IndexError:
-            body = Body(_specialize(copy.deepcopy(self.template).train(train)), self.places)
+            body = Body(_specialize(self._copy().train(train)), self.places)
         try:
             yield body
         finally:
             body.clear()
             free.append(body)
+
+    def _copy(self) -> nn.Module:
+        # Meta tensors hold nothing and are never written: all copies share them, which also works while tracing.
+        return copy.deepcopy(self.template, {id(leaf.like): leaf.like for leaf in self.leaves.values()})
 
     def take(self, module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The params and state of a module of the same construction, sharing its memory."""
@@ -160,7 +164,7 @@ class Skeleton:
 
     def build(self, values: Mapping[str, Tensor]) -> nn.Module:
         """A real module of its own that holds copies of these tensors."""
-        module = copy.deepcopy(self.template)
+        module = self._copy()
         own: dict[str, Tensor] = {}
         for name, leaf in self.leaves.items():
             value = values[name].detach().clone()

@@ -24,8 +24,8 @@ def sized(by: str, shape: Shape) -> tuple[int, ...]:
             sizes = (operator.index(shape),)  # type: ignore[arg-type]
         except TypeError:
             raise TypeError(
-                f"random.{by} takes a shape, a tuple of sizes, and got {type(shape).__name__}. Write shape=(3, 4), or () "
-                "for one number."
+                f"random.{by} takes a shape, a tuple of sizes, and got {type(shape).__name__}. Write shape=(3, 4), "
+                "or () for one number."
             ) from None
     if any(n < 0 for n in sizes):
         raise ValueError(f"random.{by} got shape {sizes}: a size is not negative.")
@@ -36,7 +36,8 @@ def floating(by: str, dtype: torch.dtype) -> torch.dtype:
     """`dtype`, which must be one of the floating types that a draw can have."""
     if dtype not in FLOATS:
         raise TypeError(
-            f"random.{by} draws float16, bfloat16, float32 or float64, and got dtype={dtype}. Leave dtype out for float32."
+            f"random.{by} draws float16, bfloat16, float32 or float64, and got dtype={dtype}. "
+            "Leave dtype out for float32."
         )
     return dtype
 
@@ -60,19 +61,24 @@ def parameters(key: Tensor, dtype: torch.dtype, *values: Real) -> list[Tensor]:
     ]
 
 
+def _joint(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+
+
 def broadcast(by: str, shape: Shape | None, *values: Tensor) -> tuple[int, ...]:
-    """The shape of a draw whose parameters are `values`: theirs when `shape` is None, else `shape`, which they must fit."""
+    """The shape of a draw with the parameters `values`: theirs when `shape` is None, else `shape`, which they fit."""
     try:
-        own = torch.broadcast_shapes(*(v.shape for v in values))
+        own = _joint(*(tuple(v.shape) for v in values))
         if shape is None:
-            return tuple(own)
+            return own
         sizes = sized(by, shape)
-        fits = tuple(torch.broadcast_shapes(sizes, own)) == sizes
+        fits = _joint(sizes, own) == sizes
     except RuntimeError:
         fits = False
     if not fits:
         raise ValueError(
-            f"random.{by} got parameters of shapes {[tuple(v.shape) for v in values]} and shape={shape}: the parameters "
-            "must broadcast to the shape. Leave shape=None to take theirs, or write the full shape, batch first."
+            f"random.{by} got parameters of shapes {[tuple(v.shape) for v in values]} and shape={shape}: the "
+            "parameters must broadcast to the shape. "
+            "Leave shape=None to take theirs, or write the full shape, batch first."
         )
     return sizes

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from funcnet.random.arguments import INTEGERS, Real, Shape, broadcast, integral, parameters, sized
+from funcnet.random.arguments import Real, Shape, broadcast, integral, parameters, sized
 from funcnet.random.continuous import draw_gumbel
 from funcnet.random.keys import as_key, split_words
 from funcnet.random.threefry import WORD
@@ -16,7 +16,9 @@ __all__ = ["bernoulli", "categorical", "draw_integers", "draw_signs", "geometric
 
 def draw_signs(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Fair signs, -1 and 1."""
-    return (draw_unit(key, shape, torch.float32) < 0.5).to(dtype) * 2 - 1
+    heads = draw_unit(key, shape, torch.float32) < 0.5
+    signs: Tensor = heads.to(dtype).mul(2).sub(1)
+    return signs
 
 
 def bernoulli(key: Tensor, p: Real = 0.5, shape: Shape | None = None, mode: str = "low") -> Tensor:
@@ -36,7 +38,7 @@ def bernoulli(key: Tensor, p: Real = 0.5, shape: Shape | None = None, mode: str 
 
     >>> from funcnet import random
     >>> bernoulli(random.key(0), 0.5, (4,))
-    tensor([False, False,  True, False])
+    tensor([False, False,  True,  True])
     """
     as_key(key, "bernoulli")
     if mode not in ("low", "high"):
@@ -47,9 +49,9 @@ def bernoulli(key: Tensor, p: Real = 0.5, shape: Shape | None = None, mode: str 
     (p,) = parameters(key, dtype, p)
     shape = broadcast("bernoulli", shape, p)
     if mode == "low":
-        return draw_unit(key, shape, dtype) < p
+        return torch.lt(draw_unit(key, shape, dtype), p)
     first, second = draw_unit(key, (2, *shape), dtype)
-    return second * torch.finfo(dtype).eps < p - first
+    return torch.lt(second * torch.finfo(dtype).eps, p - first)
 
 
 def rademacher(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.int32) -> Tensor:
@@ -64,7 +66,7 @@ def rademacher(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.int32)
 
     >>> from funcnet import random
     >>> rademacher(random.key(0), (4,))
-    tensor([-1, -1,  1, -1], dtype=torch.int32)
+    tensor([-1, -1,  1,  1], dtype=torch.int32)
     """
     as_key(key, "rademacher")
     return draw_signs(key, sized("rademacher", shape), dtype)
@@ -94,7 +96,6 @@ def draw_integers(key: Tensor, shape: tuple[int, ...], low: Tensor, high: Tensor
     info = torch.iinfo(dtype)
     width = 64 if dtype == torch.int64 else 32
     mask = WORD if width == 32 else -1
-    past_end = high > info.max
     low, high = low.clamp(info.min, info.max), high.clamp(info.min, info.max + 1 if width == 32 else info.max)
     span = torch.where(high > low, high - low, 1)
     if width == 32:
@@ -107,7 +108,6 @@ def draw_integers(key: Tensor, shape: tuple[int, ...], low: Tensor, high: Tensor
     factor = _remainder(half, span, width)
     factor = _remainder((factor * factor) & mask, span, width)
     offset = (_remainder(upper, span, width) * factor + _remainder(lower, span, width)) & mask
-    del past_end
     return (low + _remainder(offset, span, width)).to(dtype)
 
 
@@ -132,13 +132,15 @@ def randint(
 
     >>> from funcnet import random
     >>> randint(random.key(0), (4,), 0, 10)
-    tensor([1, 6, 5, 2], dtype=torch.int32)
+    tensor([9, 0, 2, 3], dtype=torch.int32)
     """
     as_key(key, "randint")
     shape = sized("randint", shape)
     integral("randint", dtype)
     for bound in (minval, maxval):
-        if isinstance(bound, Tensor) and (bound.is_floating_point() or bound.is_complex()) or isinstance(bound, float):
+        if (isinstance(bound, Tensor) and (bound.is_floating_point() or bound.is_complex())) or isinstance(
+            bound, float
+        ):
             raise TypeError(
                 f"random.randint takes integer bounds, and got minval={minval!r}, maxval={maxval!r}. "
                 "For real numbers write random.uniform(key, shape, minval=..., maxval=...)."
@@ -175,8 +177,8 @@ def categorical(
     draws without replacement than categories.
 
     >>> from funcnet import random
-    >>> categorical(random.key(0), torch.zeros(3), shape=(5,))
-    tensor([...])
+    >>> categorical(random.key(0), torch.tensor([0.0, 100.0]), shape=(5,))
+    tensor([1, 1, 1, 1, 1])
     """
     as_key(key, "categorical")
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
@@ -191,8 +193,8 @@ def categorical(
     prefix, own = sizes[: len(sizes) - len(batch)], sizes[len(sizes) - len(batch) :]
     if len(sizes) < len(batch) or any(m not in (1, n) for m, n in zip(batch, own, strict=True)):
         raise ValueError(
-            f"random.categorical got shape={sizes} for logits of shape {tuple(logits.shape)} and axis={axis}: the shape "
-            f"must end in {batch}. Write shape=(n, {', '.join(map(str, batch))}) for n draws of each."
+            f"random.categorical got shape={sizes} for logits of shape {tuple(logits.shape)} and axis={axis}: the "
+            f"shape must end in {batch}. Write shape=(n, {', '.join(map(str, batch))}) for n draws of each."
         )
     if replace:
         full = (*own[:axis], logits.shape[axis], *own[axis:])
@@ -233,6 +235,3 @@ def geometric(key: Tensor, p: Real, shape: Shape | None = None, dtype: torch.dty
     u = draw_unit(key, broadcast("geometric", shape, p), floats)
     u = torch.where(u == 0, 1.0, u)
     return (torch.floor(torch.log(u) / torch.log1p(-p)) + 1).to(dtype)
-
-
-assert torch.bool not in INTEGERS

@@ -89,7 +89,8 @@ def maxwell(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32) 
 
 
 def _maxwell(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return torch.linalg.vector_norm(draw_normal(key, (*shape, 3), dtype), dim=-1)
+    draw: Tensor = torch.linalg.vector_norm(draw_normal(key, (*shape, 3), dtype), dim=-1)
+    return draw
 
 
 def double_sided_maxwell(

@@ -5,18 +5,18 @@ of add, rotate and exclusive-or between each of six injections of the key (Salmo
 random numbers: as easy as 1, 2, 3", SC 2011).
 
 - `hash_tensors`: int32 tensor operations. The reference; it can be traced, batched and compiled, on any device.
-- `hash_ints`: Python integers, for one key and a handful of counters, where a tensor operation costs more than the hash.
-- `fill`: numpy in chunks that stay in the cache, or the C kernel of `native.py`, for eager draws on the CPU.
+- `hash_ints`: Python integers, for one key and a handful of counters, where a tensor operation costs more.
+- `fill`: numpy in chunks that stay in the cache, for eager draws on the CPU.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from funcnet import _compat
-from funcnet.random import native
 
 __all__ = ["WORD", "counters", "fill", "hash_ints", "hash_tensors", "host_words", "narrow", "words"]
 
@@ -25,7 +25,7 @@ PARITY = 0x1BD11BDA
 WORD = 0xFFFFFFFF
 # Twenty shifts in order, each with whether the key is injected after it.
 SCHEDULE = tuple((ROTATIONS[i % 8], i % 4 == 3) for i in range(20))
-# Under this many elements a draw on the host takes Python integers (about 3 microseconds each) rather than numpy (40 at least).
+# Up to this many keys are split in Python integers (4 microseconds each) rather than in numpy (40 at least).
 FEW = 8
 # Elements in a chunk: three arrays of them fit a second-level cache, and numpy's cost of a call is spread thin.
 CHUNK = 32768
@@ -86,16 +86,14 @@ def _chunk(keys: tuple[int, int, int], low: Words, x0: Words, x1: Words, spare: 
             np.add(x1, _scalar(keys[(n + 1) % 3] + n), x1)
 
 
-def fill(k0: int, k1: int, n: int, kind: str, start: int = 0) -> np.ndarray[tuple[int], np.dtype[np.generic]]:
+def fill(k0: int, k1: int, n: int, kind: str, start: int = 0) -> Any:
     """Draw for the counters `start .. start + n - 1` on the host.
 
     `kind` is "bits" (uint32, the exclusive-or of the two words), "pair" (uint64, the first word in the high half)
     or "unit" (float32 in [0, 1), the upper 23 of the bits).
     """
-    if native.wanted(n):
-        return native.fill(k0, k1, n, kind, start)
     keys = (k0, k1, k0 ^ k1 ^ PARITY)
-    out = np.empty(n, dtype=np.uint64 if kind == "pair" else np.uint32)
+    out: Any = np.empty(n, dtype=np.uint64 if kind == "pair" else np.uint32)
     size = min(n, CHUNK)
     x0, spare, low = (np.empty(size, dtype=np.uint32) for _ in range(3))
     wide = np.empty(size if kind == "pair" else 0, dtype=np.uint32)

@@ -47,7 +47,8 @@ class TrainState(NamedTuple):
         """
         random.check_key(key)
         step = torch.zeros((), dtype=torch.int32, device=key.device)
-        return cls(params, state, optimizer.init(params), key, step)
+        # A copy of the key: a donating step consumes it, and the caller may have more to draw.
+        return cls(params, state, optimizer.init(params), key.clone(), step)
 
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Tensor]]]

@@ -76,11 +76,20 @@ def grad(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) -> Functio
 
 
 def _func_engine(f: Function, positions: tuple[int, ...], has_aux: bool, args: Any, kwargs: Any) -> Any:
-    def scalar(*args: Any) -> Any:
-        value, aux = _value_and_aux(f, f(*args, **kwargs), has_aux)
-        return value, (value, aux)
+    rest: Any = None
 
-    grads, (value, aux) = torch.func.grad(scalar, argnums=positions, has_aux=True)(*args)
+    def scalar(*args: Any) -> Any:
+        nonlocal rest
+        value, aux = _value_and_aux(f, f(*args, **kwargs), has_aux)
+        leaves, treedef = tree.flatten(aux)
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        rest = treedef, [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return value, (value, tensors)  # torch.func lets nothing but tensors pass
+
+    grads, (value, tensors) = torch.func.grad(scalar, argnums=positions, has_aux=True)(*args)
+    treedef, leaves = rest
+    tensors = iter(tensors)
+    aux = tree.unflatten(treedef, [next(tensors) if leaf is None else leaf for leaf in leaves])
     return value, aux, grads
 
 

@@ -40,14 +40,22 @@ def jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...], *, has
 
 
 def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
-    """The output and the linear map `tangents -> J @ tangents` at a point, for many directions at the cost of one trace.
+    """The output and the linear map `tangents -> J @ tangents` at a point, which does not run `f` again.
+
+    The map is the transpose of the pullback, itself a pullback since the first is linear.
 
     >>> out, linear = linearize(torch.sin, torch.tensor(0.0))
     >>> linear(torch.tensor(3.0))
     tensor(3.)
     """
     check_arguments(f, "linearize", primals, tuple(range(len(primals))))
-    output, linear = torch.func.linearize(f, *primals)
+    output, pullback = torch.func.vjp(f, *primals)
+    _, transpose = torch.func.vjp(pullback, tree.zeros_like(output))
+
+    def linear(*tangents: Any) -> Any:
+        tree.check_like(tangents, primals, what="tangents", against="primals")
+        return transpose(tangents)[0]
+
     return output, linear
 
 

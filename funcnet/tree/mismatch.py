@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import _compat
-from .structure import PyTree, flatten, leaves_with_path
+from .structure import PyTree, leaves_with_path
 
 __all__ = ["TreeMismatchError", "align", "check_like", "match"]
 
@@ -53,10 +53,11 @@ def match(got: PyTree, want: PyTree, what: str, against: str, *, shape: bool = T
     [2, 1]
     """
     # No paths until it fails: a training step comes through here and nearly always succeeds.
-    ordered = align(got, want)
-    if ordered is None or not _same_leaves(ordered, flatten(want)[0], shape, dtype):
+    given: list[Any] = []
+    wanted: list[Any] = []
+    if not _align(got, want, given, wanted) or not _same_leaves(given, wanted, shape, dtype):
         raise TreeMismatchError(_message(got, want, what, against, shape, dtype))
-    return ordered
+    return given
 
 
 def _same_leaves(got: list[Any], want: list[Any], shape: bool, dtype: bool) -> bool:
@@ -77,30 +78,32 @@ def align(got: PyTree, want: PyTree) -> list[Any] | None:
     >>> align({"b": 1, "a": 2}, {"a": 0, "b": 0})
     [2, 1]
     """
-    found: list[Any] = []
-    return found if _align(got, want, found) else None
+    given: list[Any] = []
+    return given if _align(got, want, given, []) else None
 
 
-def _align(got: PyTree, want: PyTree, found: list[Any]) -> bool:
+def _align(got: PyTree, want: PyTree, given: list[Any], wanted: list[Any]) -> bool:
     if isinstance(got, torch.Tensor) and isinstance(want, torch.Tensor):
-        found.append(got)
+        given.append(got)
+        wanted.append(want)
         return True
     if got is None or want is None:
         return got is want
     got_node, want_node = _compat.tree_node(got), _compat.tree_node(want)
     if got_node is None or want_node is None:
-        found.append(got)
+        given.append(got)
+        wanted.append(want)
         return got_node is want_node
     if isinstance(got, dict) and isinstance(want, dict):
         # state_dict() is an OrderedDict, gradients come in the order of their own dict: names decide.
-        return len(got) == len(want) and all(key in got and _align(got[key], want[key], found) for key in want)
+        return len(got) == len(want) and all(key in got and _align(got[key], want[key], given, wanted) for key in want)
     if type(got) is not type(want):
         return False
     got_children, got_context = got_node.flatten_fn(got)
     want_children, want_context = want_node.flatten_fn(want)
     if got_context != want_context or len(got_children) != len(want_children):
         return False
-    return all(_align(g, w, found) for g, w in zip(got_children, want_children, strict=True))
+    return all(_align(g, w, given, wanted) for g, w in zip(got_children, want_children, strict=True))
 
 
 def _shape(leaf: Any) -> tuple[int, ...]:

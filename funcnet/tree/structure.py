@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, TypeAlias, TypeVar
 
+from torch import Tensor
+
 from .. import _compat
 
 __all__ = [
@@ -58,6 +60,9 @@ def flatten(tree: PyTree) -> tuple[list[Any], TreeDef]:
 
 
 def _open(tree: PyTree, found: list[Any]) -> TreeDef:
+    if isinstance(tree, Tensor):  # the common case, without the registry
+        found.append(tree)
+        return _LEAF
     if tree is None:
         # torch's registry takes None for a leaf; a missing bias or an absent mask must not reach arithmetic.
         return _NONE

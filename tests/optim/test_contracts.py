@@ -70,7 +70,7 @@ def test_changes_nothing_it_was_given(case):
     before = [leaf.clone() for leaf in tree.leaves((params, gradient, state))]
     versions = [leaf._version for leaf in tree.leaves((params, gradient, state))]
     rng = torch.get_rng_state()
-    updates, after = rule.update(gradient, state, params)
+    updates, _ = rule.update(gradient, state, params)
     optim.apply_updates(params, updates)
     again, _ = rule.update(gradient, state, params)
     assert all(torch.equal(a, b) for a, b in zip(tree.leaves((params, gradient, state)), before, strict=True))
@@ -158,6 +158,7 @@ def test_traces_to_the_same_values(case):
 
 @optimizers
 def test_compiles_without_a_break(case):
+    torch.compiler.reset()  # every case compiles one function of this file, and eight are the limit
     rule, params, gradient = case.build(optim), example(), example(1)
     state = rule.init(params)
     compiled = torch.compile(lambda g, s, p: rule.update(g, s, p), backend="eager", fullgraph=True)
@@ -167,7 +168,10 @@ def test_compiles_without_a_break(case):
 @optimizers
 def test_converges_on_a_quadratic(case):
     target = example(5)
-    rule = case.build(optim, weight_decay=0.0) if case.name == "adamw" else case.build(optim)
+    overrides = {"weight_decay": 0.0} if case.name == "adamw" else {}
+    if case.schedule:
+        overrides["learning_rate"] = optim.cosine_decay_schedule(0.1, 300)
+    rule = case.build(optim, **overrides)
     params = example(6)
     state = rule.init(params)
 
@@ -218,9 +222,8 @@ def test_the_fused_kernel_is_used_where_it_may_be(monkeypatch):
     assert used(optim.scale_by_adam(), example(dtype=torch.bfloat16), example(1, torch.bfloat16))
     assert not used(optim.adam(0.1, nesterov=True))
     assert not used(optim.adam(0.1, eps_root=1e-8))
-    assert not used(optim.adam(torch.tensor(0.1, requires_grad=True)))
     assert not used(optim.scale_by_adam(mu_dtype=torch.bfloat16))
-    assert not used(optim.adam(0.1), params | {"a": torch.randn(2, 3, dtype=torch.complex64)}, gradient)
+    assert not used(optim.adam(0.1), {"w": torch.ones(2) + 0j}, {"w": torch.ones(2) + 1j})
     calls.clear()
     vmap(lambda p: optim.adam(0.1).update(p, optim.adam(0.1).init(p), p)[0])(tree.stack([params, params]))
     assert not calls
@@ -356,7 +359,7 @@ def test_schedules_differentiate_in_their_values():
         (lambda: optim.sgd(torch.ones(3)), ValueError, r"learning_rate has shape \(3,\).*vmap"),
         (lambda: optim.adam(0.1, b1=torch.ones(2)), ValueError, r"b1 has shape \(2,\)"),
         (lambda: optim.adam("fast"), TypeError, r"learning_rate is a str, not a number, a 0-dim tensor or a schedule"),
-        (lambda: optim.adam(torch.nn.Linear(1, 1)), TypeError, r"learning_rate is a Linear"),
+        (lambda: optim.adam(torch.nn.ReLU()), TypeError, r"learning_rate is a ReLU"),
         (lambda: optim.scale(None), TypeError, r"step_size is a NoneType"),
         (lambda: optim.cosine_decay_schedule(1.0, 0), ValueError, r"decay_steps=0, and needs at least 1"),
         (lambda: optim.warmup_cosine_decay_schedule(0.0, 1.0, 9, 9), ValueError, r"decay_steps=9 and warmup_steps=9"),

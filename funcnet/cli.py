@@ -1,0 +1,83 @@
+"""The command line: `funcnet demo`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["main"]
+
+FAILED, UNABLE, INTERRUPTED = 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments after the program's name. Default: those of the process.
+
+    Returns:
+        The exit status: 0; 1 where a model missed its accuracy; 2 where the command could not run; 130 where it was
+        interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return _demo(arguments.out, arguments.seed, arguments.eager)
+    except KeyboardInterrupt:
+        return _stop("interrupted.", INTERRUPTED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="funcnet", description="Purely functional PyTorch.")
+    parser.add_argument("--version", action="version", version=f"funcnet {version('funcnet')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    demo = commands.add_parser(
+        "demo",
+        help="train two classifiers of handwritten digits and compare the speed of their steps",
+        description="Trains an MLP and a CNN on scikit-learn's handwritten digits, times their training step in "
+        "ordinary torch, pure, and compiled, and writes pictures and weights. Exit status 1 if a model misses its "
+        "accuracy.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where pictures and weights go")
+    demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="where all randomness starts")
+    demo.add_argument("--eager", action="store_true", help="compile nothing (needs no C++ compiler)")
+    return parser
+
+
+def _seed(text: str) -> int:
+    try:
+        seed = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no integer") from None
+    if not -(2**63) <= seed < 2**64:
+        raise argparse.ArgumentTypeError(f"{text} has more than 64 bits")
+    return seed
+
+
+def _demo(out: Path, seed: int, eager: bool) -> int:
+    try:
+        from funcnet.demo import Settings, run
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in ("sklearn", "matplotlib"):
+            raise
+        name = {"sklearn": "scikit-learn"}.get(package, package)
+        return _stop(f'the demo needs {name}, which is not installed: pip install "funcnet[demo]"', UNABLE)
+    from funcnet.jit import CompilerMissingError
+
+    try:
+        reached = run(out, seed, Settings(backend=None if eager else "inductor"))
+    except CompilerMissingError as error:
+        return _stop(f"{error} Or run: funcnet demo --eager", UNABLE)
+    except OSError as error:
+        return _stop(
+            f"cannot write to {str(out)!r}: {error.strerror or error}. Name another folder with --out.", UNABLE
+        )
+    return 0 if reached else FAILED
+
+
+def _stop(message: str, status: int) -> int:
+    print(f"funcnet: {message}", file=sys.stderr)
+    return status

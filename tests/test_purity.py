@@ -1,0 +1,163 @@
+"""No public function moves the global generator or changes what it is given: one property for all of them."""
+
+import inspect
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import funcnet
+from funcnet import Model, TrainState, optim, random, tree
+from tests.models import Everything
+
+MODEL = Model(Everything)
+seeds = st.integers(0, 2**31 - 1)
+
+
+def draws(key):
+    """Arguments of every kind, drawn from a key."""
+    keys = random.split(key, 6)
+    x = random.normal(keys[0], (4, 3))
+    params, state = MODEL.init(keys[1])
+    images = random.normal(keys[2], (4, 3, 8, 8))
+    flat = {"a": random.normal(keys[3], (2, 3)), "b": {"c": random.normal(keys[4], (4,))}}
+    return {"key": keys[5], "x": x, "params": params, "state": state, "images": images, "tree": flat}
+
+
+def square(x):
+    return (x**2).sum()
+
+
+def loss(params, state, batch, key):
+    out, state = MODEL.apply(params, state, batch, key=key, train=True)
+    return out.square().mean(), (state, {"mean": out.mean()})
+
+
+def train_state(a):
+    return TrainState.create(a["params"], a["state"], optim.adamw(1e-2), a["key"])
+
+
+STEP = funcnet.make_step(loss, optim.adamw(1e-2))
+JITTED = funcnet.jit(STEP, backend="aot_eager")
+
+
+def two_steps(a, step=STEP):
+    return funcnet.fit(step, train_state(a), [a["images"]] * 2, progress=False)
+
+
+def update(optimizer, a):
+    return optimizer.update(a["tree"], optimizer.init(a["tree"]), a["tree"])
+
+
+# Each public name, with a call that does its work. A name that is missing here fails the test below.
+CALLS = {
+    "Model": lambda a: (
+        MODEL.init(a["key"]),
+        MODEL.apply(a["params"], a["state"], a["images"], key=a["key"], train=True, capture=("conv",)),
+        MODEL(a["params"], a["state"], a["images"]),
+        MODEL.bind(a["params"], a["state"]),
+    ),
+    "TrainState": train_state,
+    "ensemble": lambda a: funcnet.ensemble(square)(a["x"]),
+    "fit": two_steps,
+    "grad": lambda a: funcnet.grad(loss, has_aux=True)(a["params"], a["state"], a["images"], a["key"]),
+    "hessian": lambda a: funcnet.hessian(square)(a["x"]),
+    "hvp": lambda a: funcnet.hvp(square, (a["x"],), (a["x"],)),
+    "jacfwd": lambda a: funcnet.jacfwd(torch.sin)(a["x"]),
+    "jacrev": lambda a: funcnet.jacrev(torch.sin)(a["x"]),
+    "jit": lambda a: two_steps(a, JITTED),
+    "jvp": lambda a: funcnet.jvp(torch.sin, (a["x"],), (a["x"],)),
+    "linearize": lambda a: funcnet.linearize(torch.sin, a["x"])[1](a["x"]),
+    "make_step": lambda a: funcnet.make_step(loss, optim.adam(1e-2))(
+        TrainState.create(a["params"], a["state"], optim.adam(1e-2), a["key"]), a["images"]
+    ),
+    "per_example_grad": lambda a: funcnet.per_example_grad(lambda w, x: (x @ w).sum())(a["x"][0], a["x"]),
+    "stop_gradient": lambda a: funcnet.stop_gradient(a["tree"]),
+    "value_and_grad": lambda a: funcnet.value_and_grad(square)(a["x"]),
+    "vjp": lambda a: funcnet.vjp(torch.sin, a["x"])[1](a["x"]),
+    "vmap": lambda a: funcnet.vmap(square)(a["x"]),
+    "data.batches": lambda a: list(funcnet.data.batches(a["key"], a["images"], 2)),
+    "data.split": lambda a: funcnet.data.split(a["key"], a["images"], 0.5),
+    "tree.cast": lambda a: tree.cast(a["tree"], torch.float64),
+    "tree.check_like": lambda a: tree.check_like(a["tree"], a["tree"]),
+    "tree.flatten": lambda a: tree.unflatten(*reversed(tree.flatten(a["tree"]))),
+    "tree.global_norm": lambda a: tree.global_norm(a["tree"]),
+    "tree.leaves": lambda a: tree.leaves(a["tree"]),
+    "tree.leaves_with_path": lambda a: tree.leaves_with_path(a["tree"]),
+    "tree.map": lambda a: tree.map(torch.add, a["tree"], a["tree"]),
+    "tree.merge": lambda a: tree.merge(a["params"], a["state"]),
+    "tree.nbytes": lambda a: tree.nbytes(a["tree"]),
+    "tree.ones_like": lambda a: tree.ones_like(a["tree"]),
+    "tree.paths": lambda a: tree.paths(a["tree"]),
+    "tree.ravel": lambda a: tree.ravel(a["tree"])[1](tree.ravel(a["tree"])[0] + 1),
+    "tree.size": lambda a: tree.size(a["tree"]),
+    "tree.split": lambda a: tree.split(a["params"], "conv.*"),
+    "tree.stack": lambda a: tree.stack([a["tree"], a["tree"]]),
+    "tree.structure": lambda a: tree.structure(a["tree"]),
+    "tree.to": lambda a: tree.to(a["tree"], "cpu"),
+    "tree.unflatten": lambda a: tree.unflatten(*reversed(tree.flatten(a["tree"]))),
+    "tree.unstack": lambda a: tree.unstack(tree.stack([a["tree"], a["tree"]])),
+    "tree.zeros_like": lambda a: tree.zeros_like(a["tree"]),
+    "optim.adam": lambda a: update(optim.adam(1e-2), a),
+    "optim.adamw": lambda a: update(optim.adamw(optim.cosine_decay_schedule(1e-2, 10)), a),
+    "optim.add_decayed_weights": lambda a: update(optim.add_decayed_weights(0.1), a),
+    "optim.apply_updates": lambda a: optim.apply_updates(a["tree"], a["tree"]),
+    "optim.chain": lambda a: update(optim.chain(optim.scale(2.0), optim.adam(0.1)), a),
+    "optim.clip_by_global_norm": lambda a: update(optim.clip_by_global_norm(0.1), a),
+    "optim.constant_schedule": lambda a: optim.constant_schedule(0.1)(a["x"]),
+    "optim.cosine_decay_schedule": lambda a: optim.cosine_decay_schedule(0.1, 10)(a["x"].abs()),
+    "optim.identity": lambda a: update(optim.identity(), a),
+    "optim.join_schedules": lambda a: optim.join_schedules([optim.constant_schedule(1.0)] * 2, [3])(torch.tensor(4)),
+    "optim.linear_schedule": lambda a: optim.linear_schedule(0.0, 1.0, 10)(a["x"].abs()),
+    "optim.masked": lambda a: update(optim.masked(optim.scale(2.0), {"a": True, "b": {"c": False}}), a),
+    "optim.scale": lambda a: update(optim.scale(2.0), a),
+    "optim.scale_by_adam": lambda a: update(optim.scale_by_adam(), a),
+    "optim.scale_by_learning_rate": lambda a: update(optim.scale_by_learning_rate(0.1), a),
+    "optim.scale_by_schedule": lambda a: update(optim.scale_by_schedule(optim.constant_schedule(0.1)), a),
+    "optim.sgd": lambda a: update(optim.sgd(0.1, momentum=0.9), a),
+    "optim.trace": lambda a: update(optim.trace(0.9, nesterov=True), a),
+    "optim.warmup_cosine_decay_schedule": lambda a: optim.warmup_cosine_decay_schedule(0.0, 1.0, 2, 10)(
+        a["x"].abs()
+    ),
+}
+
+
+def public():
+    """Every public function and class that computes; types, errors and random.* (whose own contract tests it) aside."""
+    for room, prefix in ((funcnet, ""), (tree, "tree."), (optim, "optim."), (funcnet.data, "data.")):
+        for name, value in vars(room).items():
+            if name.startswith("_") or not callable(value) or not getattr(value, "__module__", "").startswith("funcnet"):
+                continue
+            record = inspect.isclass(value) and (issubclass(value, tuple | Exception) or not inspect.isfunction(value))
+            if not record or value in (Model, TrainState):
+                yield prefix + name
+
+
+def snapshot(value):
+    return [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in tree.leaves(value)]
+
+
+def test_every_public_function_is_listed():
+    exempt = {"tree.register_dataclass"}  # registers a type, which is its purpose
+    assert sorted(set(public()) - exempt) == sorted(set(CALLS) & set(public()) - exempt)
+    assert set(CALLS) <= set(public())
+
+
+@pytest.mark.parametrize("name", CALLS)
+@given(seed=seeds)
+def test_inputs_and_the_global_generator_stay_bit_identical(name, seed):
+    arguments = draws(random.key(seed))
+    before, generator = snapshot(arguments), torch.get_rng_state()
+    versions = [leaf._version for leaf in tree.leaves(arguments)]
+    first = CALLS[name](arguments)
+    assert all(torch.equal(a, b) for a, b in zip(tree.leaves(arguments), before, strict=True))
+    assert [leaf._version for leaf in tree.leaves(arguments)] == versions
+    assert torch.equal(generator, torch.get_rng_state())
+    second = CALLS[name](arguments)
+    for a, b in zip(snapshot(first), snapshot(second), strict=True):
+        if isinstance(a, Tensor):
+            assert torch.equal(a, b)
+        elif isinstance(a, nn.Module):
+            assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())

@@ -1,0 +1,274 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.autograd import gradcheck, gradgradcheck
+
+import funcnet
+from funcnet import (
+    Model,
+    ensemble,
+    grad,
+    hessian,
+    hvp,
+    jacfwd,
+    jacrev,
+    jit,
+    jvp,
+    linearize,
+    per_example_grad,
+    random,
+    stop_gradient,
+    tree,
+    value_and_grad,
+    vjp,
+    vmap,
+)
+from tests.models import Everything, cnn
+
+KEY = random.key(11)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def close(a, b, **tolerance):
+    tree.map(lambda x, y: torch.testing.assert_close(x, y, **tolerance), a, b)
+
+
+def params_of(seed):
+    keys = random.split(random.key(seed), 2)
+    normal = lambda key, shape: random.normal(key, shape, torch.float64)  # noqa: E731
+    return {"w": normal(keys[0], (3, 2)), "inner": (normal(keys[1], (2,)), torch.tensor(0.5, dtype=torch.float64))}
+
+
+def scalar(params, x):
+    b, c = params["inner"]
+    return (torch.tanh(x @ params["w"] + b) * c).pow(2).sum() + c.exp()
+
+
+X = random.normal(KEY, (4, 3), torch.float64)
+
+
+@given(seeds)
+def test_both_engines_of_value_and_grad_agree(seed):
+    params = params_of(seed)
+    value, grads = value_and_grad(scalar)(params, X)
+    expected, value2 = torch.func.grad_and_value(scalar)(params, X)
+    assert torch.equal(value, value2)
+    assert not value.requires_grad
+    close(grads, expected, rtol=0, atol=0)
+
+
+@given(seeds)
+def test_gradients_against_gradcheck(seed):
+    leaves, treedef = tree.flatten(params_of(seed))
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    f = lambda *flat: scalar(tree.unflatten(treedef, flat), X)  # noqa: E731
+    # The gradient function itself, differentiated by torch.autograd from outside.
+    gradients = lambda *flat: tuple(tree.leaves(grad(scalar)(tree.unflatten(treedef, flat), X)))  # noqa: E731
+    with torch.random.fork_rng():  # gradcheck draws its directions from the global generator
+        assert gradcheck(f, leaves, check_forward_ad=True)
+        assert gradgradcheck(f, leaves)
+        assert gradcheck(gradients, leaves)
+
+
+@given(seeds)
+def test_second_derivatives_agree(seed):
+    x = random.normal(random.key(seed), (5,), torch.float64)
+    v = random.normal(random.key(seed + 1), (5,), torch.float64)
+    f = lambda x: (x.sin() * x.flip(0)).sum() ** 2  # noqa: E731
+    h = hessian(f)(x)
+    close(h, torch.autograd.functional.hessian(f, x))
+    close(jacrev(grad(f))(x), h)
+    close(jacfwd(grad(f))(x), h)
+    close(hvp(f, (x,), (v,)), h @ v)
+    close(vmap(lambda v: hvp(f, (x,), (v,)))(torch.eye(5, dtype=torch.float64)), h)
+    close(grad(lambda x: grad(f)(x) @ v)(x), h @ v)
+
+
+def test_hvp_of_several_arguments_is_of_their_joint_hessian():
+    a, b = torch.tensor([1.0, 2.0]), torch.tensor(3.0)
+    f = lambda a, b: (a**2).sum() * b  # noqa: E731
+    close(hvp(f, (a, b), (torch.ones(2), torch.tensor(1.0))), (2 * b * torch.ones(2) + 2 * a, (2 * a).sum()))
+
+
+@given(seeds)
+def test_products_are_adjoint(seed):
+    # <J v, w> = <v, J' w> along random directions.
+    params, tangent = params_of(seed), params_of(seed + 1)
+    f = lambda p: torch.tanh(X @ p["w"] + p["inner"][0]) * p["inner"][1]  # noqa: E731
+    out, forward = jvp(f, (params,), (tangent,))
+    out2, pullback = vjp(f, params)
+    cotangent = random.normal(random.key(seed), out.shape, torch.float64)
+    (backward,) = pullback(cotangent)
+    inner = sum((a * b).sum() for a, b in zip(tree.leaves(tangent), tree.leaves(backward), strict=True))
+    close((forward * cotangent).sum(), inner)
+    out3, linear = linearize(f, params)
+    close((out2, out3, linear(tangent)), (out, out, forward))
+
+
+def test_result_order_is_that_of_jax():
+    f = lambda x: (x**2, "aux")  # noqa: E731
+    assert value_and_grad(f, has_aux=True)(torch.tensor(3.0)) == ((9.0, "aux"), 6.0)
+    assert grad(f, has_aux=True)(torch.tensor(3.0)) == (6.0, "aux")
+    g = lambda x, y: x * y**2  # noqa: E731
+    assert grad(g, argnums=(0, 1))(torch.tensor(3.0), torch.tensor(2.0)) == (4.0, 12.0)
+    assert grad(g, argnums=-1)(torch.tensor(3.0), torch.tensor(2.0)) == 12.0
+
+
+def test_leaves_that_do_not_matter_have_zero_gradients():
+    grads = grad(lambda p: p["a"].sum())({"a": torch.ones(2), "b": torch.ones(3)})
+    assert torch.equal(grads["b"], torch.zeros(3))
+    assert torch.equal(grad(lambda x: torch.tensor(1.0))(torch.ones(2)), torch.zeros(2))
+
+
+def test_nested_gradients_in_aux_and_inside():
+    def outer(x):
+        inner = grad(lambda y: (y**3).sum())(x)  # 3 x^2, inside the outermost gradient
+        return (inner**2).sum(), inner
+
+    grads, inner = grad(outer, has_aux=True)(torch.tensor([2.0]))
+    close((grads, inner), (torch.tensor([288.0]), torch.tensor([12.0])))
+    assert not inner.requires_grad
+
+
+def test_gradients_pass_through_to_an_autograd_outside():
+    x = torch.tensor(2.0, requires_grad=True)
+    (second,) = torch.autograd.grad(grad(lambda x: x**3)(x), x)
+    assert second == 12.0
+
+
+def test_gradients_ignore_no_grad_outside_and_obey_it_inside():
+    with torch.no_grad():
+        assert grad(lambda x: x**2)(torch.tensor(3.0)) == 6.0
+
+    def partly(x):
+        with torch.no_grad():
+            constant = x**2
+        return constant * x
+
+    assert grad(partly)(torch.tensor(3.0)) == 9.0
+    assert vmap(grad(partly))(torch.tensor([3.0])) == 9.0
+
+
+def test_an_error_inside_leaves_the_engine_ready():
+    def broken(x):
+        raise ArithmeticError("no")
+
+    with pytest.raises(ArithmeticError, match="no"):
+        grad(broken)(torch.tensor(1.0))
+    assert grad(grad(lambda x: x**3))(torch.tensor(2.0)) == 12.0
+
+
+def test_stop_gradient():
+    f = lambda p: (stop_gradient(p)["a"] * p["a"]).sum()  # noqa: E731
+    close(grad(f)({"a": torch.tensor([2.0, 3.0])}), {"a": torch.tensor([2.0, 3.0])})
+    assert stop_gradient({"n": 3})["n"] == 3
+    _, tangent = jvp(lambda x: stop_gradient(x) * x, (torch.tensor(3.0),), (torch.tensor(1.0),))
+    assert tangent == 3.0
+
+
+def loss_of(model):
+    def loss(params, state, batch, key):
+        x, y = batch
+        out, state = model.apply(params, state, x, key=key, train=True)
+        return torch.nn.functional.mse_loss(out, y), state
+
+    return loss
+
+
+def test_per_example_gradients_equal_a_loop():
+    model = Model(lambda: nn.Sequential(nn.Linear(6, 5), nn.Dropout(0.5), nn.Tanh(), nn.Linear(5, 2)))
+    params, state = model.init(KEY, dtype=torch.float64)
+    x, y = random.normal(KEY, (4, 6), torch.float64), random.normal(KEY, (4, 2), torch.float64)
+    loss = loss_of(model)
+    got, _ = per_example_grad(loss, batch=2, keys=3, has_aux=True)(params, state, (x, y), KEY)
+    keys = random.split(KEY, 4)
+    loop = [
+        grad(loss, has_aux=True)(params, state, (x[i : i + 1], y[i : i + 1]), keys[i])[0] for i in range(4)
+    ]
+    close(got, tree.stack(loop))
+    chunked, _ = per_example_grad(loss, batch=2, keys=3, has_aux=True, chunk_size=3)(params, state, (x, y), KEY)
+    close(chunked, got)
+    assert not torch.allclose(got["0.weight"][0], got["0.weight"][1])
+
+
+def test_mean_of_per_example_gradients_is_the_gradient():
+    w, x = random.normal(KEY, (3,), torch.float64), X
+    loss = lambda w, x: (x @ w).square().mean()  # noqa: E731
+    close(per_example_grad(loss)(w, x).mean(0), grad(loss)(w, x))
+
+
+def test_ensemble_of_models_with_batch_norm_and_dropout_equals_a_loop():
+    model = Model(Everything)
+    members = [model.init(key) for key in random.split(KEY, 3)]
+    params, state = tree.stack(members)
+    x = random.normal(KEY, (5, 3, 8, 8))
+    run = lambda p, s, x, k: model.apply(p, s, x, key=k, train=True)  # noqa: E731
+    got = ensemble(run, members=(0, 1), keys=3)(params, state, x, KEY)
+    keys = random.split(KEY, 3)
+    close(got, tree.stack([run(p, s, x, k) for (p, s), k in zip(members, keys, strict=True)]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("constructor", [Everything, cnn])
+def test_models_under_every_transform(constructor):
+    model = Model(constructor)
+    params, state = model.init(KEY, dtype=torch.float64)
+    x = random.normal(KEY, (4, 3, 8, 8), torch.float64)
+    f = lambda p: model.apply(p, state, x, key=KEY, train=True)[0].square().mean()  # noqa: E731
+    tangent = tree.map(lambda p: random.normal(KEY, p.shape, p.dtype), params)
+    grads = grad(f)(params)
+    close(torch.func.grad(f)(params), grads)
+    directional = sum((a * b).sum() for a, b in zip(tree.leaves(grads), tree.leaves(tangent), strict=True))
+    close(jvp(f, (params,), (tangent,))[1], directional)
+    product = hvp(f, (params,), (tangent,))
+    along = lambda t: grad(f)(tree.map(lambda p, v: p + t * v, params, tangent))  # noqa: E731
+    h = 1e-5
+    differences = tree.map(lambda a, b: (a - b) / (2 * h), along(h), along(-h))
+    close(product, differences, rtol=1e-4, atol=1e-6)
+    close(jit(grad(f), backend="aot_eager")(params), grads)
+    stacked = tree.stack([params, tree.map(lambda p: 2 * p, params)])
+    close(tree.unstack(vmap(grad(f))(stacked))[0], grads)
+
+
+# -- bad input
+
+
+@pytest.mark.parametrize("verb", ["grad", "value_and_grad", "jacfwd", "jacrev", "hessian"])
+def test_leaves_that_cannot_be_differentiated_are_named(verb):
+    params = {"w": torch.ones(2), "steps": torch.tensor(3)}
+    with pytest.raises(TypeError, match=rf"{verb}\(loss\).*leaf 'steps' of argument 0.*dtype int64.*tree.split"):
+
+        def loss(params):
+            return params["w"].sum()
+
+        getattr(funcnet, verb)(loss)(params)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: grad(lambda x: x * 2)(torch.ones(2)), TypeError, r"0-dim floating tensor.*shape \(2,\).*per_example_grad"),
+        (lambda: grad(lambda x: (x.sum(), 1))(torch.ones(2)), TypeError, r"has_aux=True"),
+        (lambda: grad(lambda x: x.sum(), has_aux=True)(torch.ones(2)), TypeError, r"must return \(value, aux\)"),
+        (lambda: grad(lambda x: x.sum(), argnums=1)(torch.ones(2)), TypeError, r"argument 1, but was called with 1"),
+        (lambda: grad(lambda x: x.sum())(3.0), TypeError, r"argument 0 is a float"),
+        (lambda: grad(lambda x: 3.0)(torch.ones(2)), TypeError, r"returned a float"),
+        (lambda: vjp(lambda x: x, torch.tensor(1)), TypeError, r"vjp.*dtype int64"),
+        (
+            lambda: jvp(lambda x: x["a"], ({"a": torch.ones(2)},), ({"b": torch.ones(2)},)),
+            tree.TreeMismatchError,
+            r"tangents does not match primals",
+        ),
+        (lambda: per_example_grad(lambda w, x: w * x)(torch.ones(()), torch.ones(())), TypeError, r"first axis"),
+        (
+            lambda: per_example_grad(lambda w, x, y: w)(torch.ones(()), torch.ones(2), torch.ones(3)),
+            ValueError,
+            r"2 in argument 1; 3 in argument 2",
+        ),
+        (lambda: ensemble(lambda w: w)({}), ValueError, r"no mapped tensor"),
+    ],
+)
+def test_wrong_use(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
