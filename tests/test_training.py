@@ -16,12 +16,13 @@ def mlp():
 
 
 def cnn():
+    # No bias before a BatchNorm, which takes it out again: its gradient is rounding noise, and Adam makes steps of it.
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1),
+        nn.Conv2d(2, 4, 3, padding=1, bias=False),
         nn.BatchNorm2d(4),
         nn.ReLU(),
         nn.MaxPool2d(2),
-        nn.Conv2d(4, 4, 2),
+        nn.Conv2d(4, 4, 2, bias=False),
         nn.BatchNorm2d(4),
         nn.Flatten(),
         nn.Linear(16, 4),

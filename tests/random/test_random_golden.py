@@ -1,4 +1,4 @@
-"""Equality with jax, from a file, without jax. The file is written by make_golden.py and holds jax's version."""
+"""Equality with jax, from a file, without jax. The file is written by make_random_golden.py and holds jax's version."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write golden/jax.npz: what jax draws, for tests that run without it. `python tests/random/make_golden.py`."""
+"""Write golden/jax.npz: what jax draws, for tests that run without it. `python tests/random/make_random_golden.py`."""
 
 from pathlib import Path
 
