@@ -14,10 +14,10 @@ from torchvision.datasets import MNIST
 from funcnet import Model, TrainState, data, fit, jit, make_step, optim, random
 
 
-def load(folder, part):
-    """The images and labels of a part of MNIST, if folder/MNIST/raw holds them in whole IDX files."""
-    for axes, kind in ((3, "images-idx3-ubyte"), (1, "labels-idx1-ubyte")):
-        path = folder / "MNIST/raw" / f"{part}-{kind}"
+def load(folder):
+    """The training and the test part, (images, labels) each, if folder/MNIST/raw holds four whole IDX files."""
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        path, axes = folder / "MNIST/raw" / f"{name}-ubyte", int(name[-1])
         content = path.read_bytes() if path.is_file() else b""
         magic, *shape = struct.unpack_from(f">{1 + axes}I", content.ljust(16, b"\0"))
         if magic != 2048 + axes or len(content) != 4 + 4 * axes + torch.Size(shape).numel():
@@ -26,14 +26,14 @@ def load(folder, part):
             )
             cure = f"in it, and there MNIST's four files. If you have them as .gz: gunzip -kf {path.parent}/*.gz"
             raise SystemExit(print(problem, cure, file=sys.stderr) or 2)
-    digits = MNIST(folder, train=part == "train", download=False)
-    return (digits.data.flatten(1) / 255 - 0.1307) / 0.3081, digits.targets
+    parts = [MNIST(folder, train=train, download=False) for train in (True, False)]
+    return [((part.data.flatten(1) / 255 - 0.1307) / 0.3081, part.targets) for part in parts]
 
 
 def draw(confusion, path):
     """The confusion matrix as a picture, written whole or not at all."""
     axes = (figure := Figure(figsize=(6, 6), layout="constrained")).subplots()
-    axes.imshow(confusion, cmap="Blues", vmax=30)  # mistakes are few: let them be seen
+    axes.imshow(confusion.numpy(), cmap="Blues", vmax=30)  # mistakes are few: let them be seen
     for row, column in confusion.nonzero().tolist():
         axes.text(column, row, int(confusion[row, column]), ha="center", va="center", color="wk"[row != column])
     axes.set(xlabel="predicted digit", ylabel="true digit", xticks=range(10), yticks=range(10))
@@ -54,7 +54,7 @@ def main(argv=None):
     parser.add_argument("--limit", type=int, help="use only the first so many digits")
     parser.add_argument("--out", type=Path, default=Path("out/mnist.png"), help="the confusion matrix")
     args = parser.parse_args(argv)
-    train, test = ([rows[: args.limit] for rows in load(args.data, part)] for part in ("train", "t10k"))
+    train, test = ([rows[: args.limit] for rows in part] for part in load(args.data))
     model = Model(mlp)
     steps = args.epochs * (len(train[0]) // 128)
     optimizer = optim.adamw(optim.cosine_decay_schedule(2e-3, steps), weight_decay=0.05)

@@ -286,3 +286,8 @@ def batched(tensor: torch.Tensor) -> bool:
         # The compiler does not trace the question, and removes what a needless yes costs.
         return True
     return bool(_functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def no_function_modes() -> Any:
+    """A context in which no torch function mode is active. Checked on 2.15.0."""
+    return torch._C.DisableTorchFunction()

@@ -63,7 +63,7 @@ def _time(function: Callable[[], Any]) -> float:
 
 
 def _synchronize() -> None:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's own function
         torch.cuda.synchronize()
 
 

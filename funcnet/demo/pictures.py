@@ -30,13 +30,13 @@ def draw_curves(results: list[Trained], path: Path) -> None:
             if metric == "accuracy":
                 label += f" ({trained.accuracy:.2%} at the end)"
             axes.plot(epochs, _column(trained, f"test_{metric}"), color=colour, label=label)
-    losses.set(title="Cross-entropy", xlabel="epoch", ylabel="loss (nats)", yscale="log")
+    losses.set(title="Cross-entropy", xlabel="epoch", ylabel="loss (nats)")
     accuracies.set(title="Accuracy", xlabel="epoch", ylabel="digits classified correctly", ylim=(0.88, 1.002))
     accuracies.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     for axes in (losses, accuracies):
         axes.legend(frameon=False)
         _tidy(axes)
-    figure.suptitle("Handwritten digits (training digits are shifted at random and see dropout)", fontsize=11)
+    figure.suptitle("Handwritten digits (those to train on are shifted; labels are smoothed by 0.1)", fontsize=11)
     _save(figure, path)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import nn
 
@@ -93,11 +94,12 @@ def steps_to_pay(compile_seconds: float, other: float, compiled: float) -> int |
 
 def table(speeds: list[Speed]) -> Table:
     """The figures, a row a way."""
-    shown = Table(title=f"One training step, batches of {BATCH_SIZE}, {torch.get_num_threads()} CPU thread")
+    title = f"One training step: batches of {BATCH_SIZE}, one CPU thread"
+    shown = Table(title=title, box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
     shown.add_column("model")
-    shown.add_column("way")
-    for title in ("median\nms", "10th-90th\npercentile, ms", "compile\ns", "compiling has paid\nafter ... steps"):
-        shown.add_column(title, justify="right")
+    shown.add_column("way", no_wrap=True)
+    for heading in ("median\nms", "10th - 90th\npercentile", "compile\ns", "compiling\npays after"):
+        shown.add_column(heading, justify="right", no_wrap=True)
     for speed in speeds:
         for way, timing in speed.timings.items():
             compiles = f"{speed.compile_seconds:.1f}" if way == COMPILED else ""
@@ -117,4 +119,4 @@ def _paid(speed: Speed, way: str) -> str:
     if COMPILED not in speed.timings or way == COMPILED:
         return ""
     steps = steps_to_pay(speed.compile_seconds, speed.timings[way].median, speed.timings[COMPILED].median)
-    return "never" if steps is None else f"{steps:,}"
+    return "never" if steps is None else f"{steps:,} steps"

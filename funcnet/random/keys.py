@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from funcnet import _compat
 from funcnet.random import reuse, threefry
 
 __all__ = ["as_key", "check_key", "fold_in", "key", "peek", "split", "split_words"]
@@ -163,6 +164,8 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
                 f"random.fold_in takes an integer or an integer tensor of shape (), and got {data.dtype} of shape "
                 f"{tuple(data.shape)}. For a key per element write vmap(random.fold_in, (None, 0))(key, data)."
             )
+        if _compat.readable(data) and _compat.readable(key):
+            return fold_in(key, int(data) & threefry.WORD)  # a step's count in eager mode: host integers are quicker
         word = threefry.narrow(data.to(device=key.device, dtype=torch.int64))
         return torch.stack(threefry.hash_tensors(key[0], key[1], torch.zeros_like(word), word))
     if isinstance(data, float) or not hasattr(data, "__index__"):

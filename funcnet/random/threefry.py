@@ -10,6 +10,7 @@ random numbers: as easy as 1, 2, 3", SC 2011).
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from funcnet import _compat
+from funcnet.random import native
 
 __all__ = ["WORD", "counters", "fill", "hash_ints", "hash_tensors", "host_words", "narrow", "words"]
 
@@ -92,6 +94,23 @@ def fill(k0: int, k1: int, n: int, kind: str, start: int = 0) -> Any:
     `kind` is "bits" (uint32, the exclusive-or of the two words), "pair" (uint64, the first word in the high half)
     or "unit" (float32 in [0, 1), the upper 23 of the bits).
     """
+    if kind != "pair" and (compiled := native.kernel(kind, n)) and start + n < 1 << 31:
+        return _fill_compiled(compiled, k0, k1, n, kind, start)
+    return _fill_numpy(k0, k1, n, kind, start)
+
+
+def _fill_compiled(compiled: Callable[..., Any], k0: int, k1: int, n: int, kind: str, start: int) -> Any:
+    out = torch.empty(n, dtype=torch.int32 if kind == "bits" else torch.float32)
+    key = torch.from_numpy(np.array([k0, k1], dtype=np.uint32).view(np.int32))
+    whole = n - n % native.CHUNK
+    for i in range(0, whole, native.CHUNK):
+        compiled(key, torch.tensor(start + i, dtype=torch.int32), out[i : i + native.CHUNK])
+    rest: Any = out.numpy()[whole:]
+    rest[:] = _fill_numpy(k0, k1, n - whole, kind, start + whole).view(rest.dtype)
+    return out.numpy() if kind == "unit" else out.numpy().view(np.uint32)
+
+
+def _fill_numpy(k0: int, k1: int, n: int, kind: str, start: int) -> Any:
     keys = (k0, k1, k0 ^ k1 ^ PARITY)
     out: Any = np.empty(n, dtype=np.uint64 if kind == "pair" else np.uint32)
     size = min(n, CHUNK)
