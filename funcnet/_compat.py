@@ -120,6 +120,8 @@ def compile_graph(
         return cast(Callable[..., Any], function(graph, list(inputs)))
     from torch._inductor import compile_fx, list_mode_options  # seconds of import, wanted only here
 
+    _install_lowerings()
+
     def inner(module: Any, examples: Any, **options: Any) -> Any:
         options["static_input_idxs"] = sorted({*options.get("static_input_idxs", ()), *static})
         return compile_fx.compile_fx_inner(module, examples, **options)
@@ -291,3 +293,49 @@ def batched(tensor: torch.Tensor) -> bool:
 def no_function_modes() -> Any:
     """A context in which no torch function mode is active. Checked on 2.15.0."""
     return torch._C.DisableTorchFunction()
+
+
+_LOWERINGS: dict[str, Callable[..., tuple[Any, ...]]] = {}
+
+
+def lower_elementwise(operator: str, body: Callable[..., tuple[Any, ...]]) -> None:
+    """Let Inductor inline an operator of ours: `body(ops, *values)` computes one element of each result.
+
+    Without it the operator would be called as it is: the same result, more slowly.
+    """
+    _LOWERINGS[operator] = body
+
+
+def _install_lowerings() -> None:
+    """Register the lowerings, once Inductor is imported anyhow. Checked on 2.15.0."""
+    from torch._inductor import ir, lowering
+    from torch._inductor.virtualized import ops
+
+    while _LOWERINGS:
+        name, body = _LOWERINGS.popitem()
+        namespace, _, short = name.partition("::")
+        overload = getattr(getattr(torch.ops, namespace), short).default
+        results = len(overload._schema.returns)
+        lowering.register_lowering(overload, type_promotion_kind=None)(_elementwise(ir, lowering, ops, body, results))
+
+
+def _elementwise(
+    ir: Any, lowering: Any, ops: Any, body: Callable[..., tuple[Any, ...]], results: int
+) -> Callable[..., Any]:
+    def lower(*inputs: Any) -> tuple[Any, ...]:
+        inputs = tuple(lowering.broadcast_tensors(*inputs))
+        loaders = [x.make_loader() for x in inputs]
+        size, device, dtype = inputs[0].get_size(), inputs[0].get_device(), inputs[0].get_dtype()
+
+        def result(n: int) -> Any:
+            def element(index: Any) -> Any:
+                return body(ops, *(load(index) for load in loaders))[n]
+
+            made = ir.Pointwise.create(device=device, dtype=dtype, inner_fn=element, ranges=list(size))
+            if not size:
+                made.realize()  # a key is computed once, not again in every loop that draws from it
+            return made
+
+        return tuple(result(n) for n in range(results))
+
+    return lower

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from funcnet import _compat
 from funcnet.random import reuse, threefry
+from funcnet.random.operator import hashed, words
 
 __all__ = ["as_key", "check_key", "fold_in", "key", "peek", "split", "split_words"]
 
@@ -134,7 +135,7 @@ def split_words(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     """`split` of a key that was already checked."""
     host = threefry.host_words(key)
     if host is None:
-        return torch.stack(threefry.words(key, shape), -1)
+        return torch.stack(words(key, shape), -1)
     n = math.prod(shape)
     if n <= threefry.FEW:
         flat = [_signed(word) for i in range(n) for word in threefry.hash_ints(*host, 0, i)]
@@ -167,7 +168,7 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
         if _compat.readable(data) and _compat.readable(key):
             return fold_in(key, int(data) & threefry.WORD)  # a step's count in eager mode: host integers are quicker
         word = threefry.narrow(data.to(device=key.device, dtype=torch.int64))
-        return torch.stack(threefry.hash_tensors(key[0], key[1], torch.zeros_like(word), word))
+        return torch.stack(hashed(key[0], key[1], torch.zeros_like(word), word))
     if isinstance(data, float) or not hasattr(data, "__index__"):
         raise TypeError(
             f"random.fold_in takes an integer, and got {type(data).__name__}. Write random.fold_in(key, 3)."
@@ -180,5 +181,5 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
     number = operator.index(data) & threefry.WORD
     if host is None:
         word = torch.full((), _signed(number), dtype=torch.int32, device=key.device)
-        return torch.stack(threefry.hash_tensors(key[0], key[1], torch.zeros_like(word), word))
+        return torch.stack(hashed(key[0], key[1], torch.zeros_like(word), word))
     return torch.tensor([_signed(w) for w in threefry.hash_ints(*host, 0, number)], dtype=torch.int32)

@@ -15,7 +15,7 @@ from funcnet import _compat
 
 __all__ = ["CHUNK", "kernel"]
 
-CHUNK = 1 << 18
+CHUNK = 1 << 16
 # numpy takes about a second for so many, and Inductor not much more to load a kernel from its cache.
 PAYS = 1 << 26
 
@@ -42,11 +42,11 @@ def kernel(kind: str, n: int) -> Callable[[Tensor, Tensor, Tensor], Any] | None:
 
 
 def _build() -> dict[str, Callable[[Tensor, Tensor, Tensor], Any]]:
-    from funcnet.random.threefry import hash_tensors
+    from funcnet.random.operator import hashed
 
     def fill(words: Tensor, start: Tensor, out: Tensor) -> list[Tensor]:
         low = start + torch.arange(CHUNK, dtype=torch.int32)
-        a, b = hash_tensors(words[0], words[1], torch.zeros_like(start), low)
+        a, b = hashed(words[0], words[1], torch.zeros_like(start), low)
         bits = a ^ b
         out.copy_(bits if out.dtype == torch.int32 else ((bits >> 9) & 0x7FFFFF).to(torch.float32) * 2.0**-23)
         return []

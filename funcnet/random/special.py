@@ -7,7 +7,7 @@ from funcnet import _compat
 
 __all__ = ["erfinv"]
 
-_CHUNK = 32768  # elements that torch handles in one thread, so that no pass waits for another core
+_CHUNK = 16384  # elements that torch handles in one thread, so that no pass waits for another core
 
 # Giles, "Approximating the erfinv function", GPU Computing Gems Jade Edition, 2012, table 5: w under 5, and above.
 _CENTRE = (

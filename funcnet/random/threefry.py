@@ -9,7 +9,6 @@ random numbers: as easy as 1, 2, 3", SC 2011).
 - `fill`: numpy in chunks that stay in the cache, for eager draws on the CPU.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +19,7 @@ from torch import Tensor
 from funcnet import _compat
 from funcnet.random import native
 
-__all__ = ["WORD", "counters", "fill", "hash_ints", "hash_tensors", "host_words", "narrow", "words"]
+__all__ = ["WORD", "counters", "fill", "hash_ints", "hash_tensors", "host_words", "narrow"]
 
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
 PARITY = 0x1BD11BDA
@@ -151,13 +150,6 @@ def narrow(x: Tensor) -> Tensor:
     """The low word of an int64 tensor as int32, without relying on how a cast treats overflow."""
     low = x & WORD
     return torch.where(low > 0x7FFFFFFF, low - (1 << 32), low).to(torch.int32)
-
-
-def words(key: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The two int32 words of each counter of `shape`, in tensor operations."""
-    high, low = counters(math.prod(shape), key.device)
-    a, b = hash_tensors(key[0], key[1], high, low)
-    return a.reshape(shape), b.reshape(shape)
 
 
 def host_words(key: Tensor) -> tuple[int, int] | None:

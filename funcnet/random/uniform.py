@@ -8,6 +8,7 @@ from torch import Tensor
 from funcnet.random import threefry
 from funcnet.random.arguments import Real, Shape, broadcast, floating, parameters, sized
 from funcnet.random.keys import as_key
+from funcnet.random.operator import words
 
 __all__ = ["bits", "draw_bits", "draw_uniform", "draw_unit", "uniform"]
 
@@ -27,7 +28,7 @@ def draw_bits(key: Tensor, shape: tuple[int, ...], width: int = 32) -> Tensor:
         if width == 64:
             return torch.from_numpy(threefry.fill(*host, n, "pair").view("i8")).reshape(shape)
         return torch.from_numpy(threefry.fill(*host, n, "bits").view("i4")).reshape(shape)
-    a, b = threefry.words(key, shape)
+    a, b = words(key, shape)
     if width == 64:
         return (a.to(torch.int64) << 32) | (b.to(torch.int64) & threefry.WORD)
     return a ^ b
@@ -90,12 +91,12 @@ def bits(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.int32) -> Te
             f"random.bits takes an integer dtype, and got {dtype}. Write random.bits(key, shape, torch.int32)."
         )
     width = _WIDTH[dtype]
-    words = draw_bits(key, shape, width)
+    drawn = draw_bits(key, shape, width)
     if width < 32:
-        words = words & ((1 << width) - 1)
+        drawn = drawn & ((1 << width) - 1)
         if dtype.is_signed:
-            words = torch.where(words >= 1 << (width - 1), words - (1 << width), words)
-    return words.to(dtype)
+            drawn = torch.where(drawn >= 1 << (width - 1), drawn - (1 << width), drawn)
+    return drawn.to(dtype)
 
 
 def uniform(
