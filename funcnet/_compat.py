@@ -295,6 +295,25 @@ def no_function_modes() -> Any:
     return torch._C.DisableTorchFunction()
 
 
+@torch.library.custom_op("funcnet::keep", mutates_args=())
+def _keep(x: torch.Tensor) -> torch.Tensor:
+    """The same values, which Inductor computes and stores instead of fusing them into what reads them."""
+    return x.clone()
+
+
+@_keep.register_fake
+def _(x: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+KEEP = torch.ops.funcnet.keep.default
+
+
+def _lower_keep(x: Any) -> Any:
+    x.realize()
+    return x
+
+
 _LOWERINGS: dict[str, Callable[..., tuple[Any, ...]]] = {}
 
 
@@ -311,6 +330,7 @@ def _install_lowerings() -> None:
     from torch._inductor import ir, lowering
     from torch._inductor.virtualized import ops
 
+    lowering.register_lowering(KEEP, type_promotion_kind=None)(_lower_keep)
     while _LOWERINGS:
         name, body = _LOWERINGS.popitem()
         namespace, _, short = name.partition("::")

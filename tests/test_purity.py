@@ -103,6 +103,9 @@ CALLS = {
     "optim.adam": lambda a: update(optim.adam(1e-2), a),
     "optim.adamw": lambda a: update(optim.adamw(optim.cosine_decay_schedule(1e-2, 10)), a),
     "optim.add_decayed_weights": lambda a: update(optim.add_decayed_weights(0.1), a),
+    "optim.advance": lambda a: optim.advance(
+        optim.adamw(0.1), a["tree"], optim.adamw(0.1).init(a["tree"]), a["tree"]
+    ),
     "optim.apply_updates": lambda a: optim.apply_updates(a["tree"], a["tree"]),
     "optim.chain": lambda a: update(optim.chain(optim.scale(2.0), optim.adam(0.1)), a),
     "optim.clip_by_global_norm": lambda a: update(optim.clip_by_global_norm(0.1), a),

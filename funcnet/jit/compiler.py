@@ -51,6 +51,7 @@ def compile_flat(
         with torch.no_grad():
             graph = _compat.trace(f, inputs)
             captured = _lift_constants(graph)
+            _keep_scalars(graph)
             compiled = _compat.compile_graph(graph, [*inputs, *captured], backend, mode, static)
     except Exception as error:
         if not _compat.is_data_dependent(error):
@@ -79,6 +80,29 @@ def _lift_constants(graph: torch.fx.GraphModule) -> list[Tensor]:
         last = [placeholder]
     graph.recompile()
     return captured
+
+
+def _keep_scalars(graph: torch.fx.GraphModule) -> None:
+    """Have each scalar that a larger tensor is made with computed once.
+
+    Inductor would fuse it into the loop over the tensor: a bias correction, a schedule's cosine, for every element.
+    """
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or _elements(node) != 1:
+            continue
+        readers = [user for user in node.users if user.op == "call_function" and (_elements(user) or 0) > 1]
+        if readers:
+            with graph.graph.inserting_after(node):
+                kept = graph.graph.call_function(_compat.KEEP, (node,))
+            kept.meta = dict(node.meta)
+            for reader in readers:
+                reader.replace_input_with(node, kept)
+    graph.recompile()
+
+
+def _elements(node: torch.fx.Node) -> int | None:
+    value = node.meta.get("val")
+    return value.numel() if isinstance(value, Tensor) else None
 
 
 def _require_cpp_compiler(name: str) -> None:

@@ -11,9 +11,11 @@ from ..tree import PyTree, flatten, map, unflatten
 from ..tree.mismatch import match
 from . import fast
 from .base import (
+    Advancing,
     GradientTransformation,
     Scalar,
     ScalarOrSchedule,
+    advance,
     chain,
     increment,
     is_schedule,
@@ -196,9 +198,9 @@ def _folded(
     """The same chain, whose `links` are one kernel in ordinary eager steps; its states are the chain's own."""
     scheduled = learning_rate is not None and is_schedule(learning_rate, "learning_rate")
 
-    def update(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
+    def run(updates: PyTree, state: tuple[Any, ...], params: PyTree, onto: bool) -> tuple[PyTree, Any] | None:
         if learning_rate is None or not isinstance(state, tuple) or len(state) != links:
-            return reference.update(updates, state, params, **extra)
+            return None
         own, last = state[0], state[-1]
         rate = value_at(learning_rate, last.count, "learning_rate") if scheduled else learning_rate  # type: ignore[arg-type]
         grads = match(updates, own.mu, "updates", "state.mu")
@@ -206,11 +208,19 @@ def _folded(
         nu = match(own.nu, own.mu, "state.nu", "state.mu")
         weights = match(params, own.mu, "params", "state.mu")
         count = increment(own.count)
-        new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights)  # type: ignore[arg-type]
+        new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights, onto)  # type: ignore[arg-type]
         if new is None:
-            return reference.update(updates, state, params, **extra)
+            return None
         adam_state = ScaleByAdamState(count=count, mu=unflatten(treedef, new[1]), nu=unflatten(treedef, new[2]))
         rate_state = ScaleByScheduleState(count=increment(last.count)) if scheduled else last
         return unflatten(treedef, new[0]), (adam_state, *state[1:-1], rate_state)
 
-    return GradientTransformation(reference.init, update)
+    def update(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
+        folded = run(updates, state, params, onto=False)
+        return folded if folded is not None else reference.update(updates, state, params, **extra)
+
+    def advancing(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, Any]:
+        folded = run(updates, state, params, onto=True)
+        return folded if folded is not None else advance(reference, updates, state, params, **extra)
+
+    return Advancing.of(GradientTransformation(reference.init, update), advancing)

@@ -20,7 +20,7 @@ What every transformation promises:
 - everything works under grad, vmap (over parameters, states and hyperparameters), jvp, jit, and their nestings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -38,6 +38,7 @@ __all__ = [
     "Schedule",
     "TransformInit",
     "TransformUpdate",
+    "advance",
     "apply_updates",
     "chain",
     "identity",
@@ -77,6 +78,34 @@ class GradientTransformation(NamedTuple):
     update: TransformUpdate
 
 
+class Advancing(GradientTransformation):
+    """A transformation that can also add its updates to the parameters, which spares eager steps fresh memory."""
+
+    advance: Callable[..., tuple[PyTree, Any]]
+
+    @classmethod
+    def of(cls, transformation: GradientTransformation, advance: Callable[..., tuple[PyTree, Any]]) -> "Advancing":
+        """The same transformation, with `advance(updates, state, params, **extra) -> (params, state)`."""
+        new = cls(*transformation)
+        new.advance = advance
+        return new
+
+
+def advance(
+    optimizer: GradientTransformation, updates: PyTree, state: Any, params: PyTree, **extra: Any
+) -> tuple[PyTree, Any]:
+    """`update` and `apply_updates` in one: the new parameters, and the new state.
+
+    >>> from funcnet.optim import scale
+    >>> advance(scale(-0.5), {"w": torch.tensor(2.0)}, EmptyState(), {"w": torch.tensor(3.0)})
+    ({'w': tensor(2.)}, EmptyState())
+    """
+    if isinstance(optimizer, Advancing):
+        return optimizer.advance(updates, state, params, **extra)
+    updates, state = optimizer.update(updates, state, params, **extra)
+    return apply_updates(params, updates), state
+
+
 class EmptyState(NamedTuple):
     """The state of a rule that remembers nothing."""
 
@@ -110,20 +139,37 @@ def chain(*args: GradientTransformation) -> GradientTransformation:
     def init(params: PyTree) -> tuple[Any, ...]:
         return tuple(link.init(params) for link in args)
 
-    def update(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
+    def run(
+        links: Sequence[GradientTransformation], updates: PyTree, state: Sequence[Any], params: PyTree, extra: Any
+    ) -> tuple[PyTree, tuple[Any, ...]]:
+        new_states = []
+        for link, own in zip(links, state, strict=True):
+            updates, new = link.update(updates, own, params, **extra)
+            new_states.append(new)
+        return updates, tuple(new_states)
+
+    def check(state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != len(args):
             found = f"a tuple of {len(state)}" if isinstance(state, tuple) else f"a {type(state).__name__}"
             raise ValueError(
                 f"chain.update got {found} as state for {len(args)} transformations: pass what optimizer.init(params) "
                 "or the last update returned; the order is update(updates, state, params)."
             )
-        new_states = []
-        for link, own in zip(args, state, strict=True):
-            updates, new = link.update(updates, own, params, **extra)
-            new_states.append(new)
-        return updates, tuple(new_states)
 
-    return GradientTransformation(init, update)
+    def update(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
+        check(state)
+        return run(args, updates, state, params, extra)
+
+    def advancing(
+        updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any
+    ) -> tuple[PyTree, tuple[Any, ...]]:
+        check(state)
+        updates, states = run(args[:-1], updates, state[:-1], params, extra)
+        params, last = advance(args[-1], updates, state[-1], params, **extra)
+        return params, (*states, last)
+
+    whole = GradientTransformation(init, update)
+    return Advancing.of(whole, advancing) if args and isinstance(args[-1], Advancing) else whole
 
 
 def apply_updates(params: PyTree, updates: PyTree) -> PyTree:

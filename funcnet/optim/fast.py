@@ -81,8 +81,11 @@ def adam(
     learning_rate: "Scalar" = -1.0,
     weight_decay: "Scalar" = 0.0,
     params: list[Tensor] | None = None,
+    onto: bool = False,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]] | None:
     """`(-learning_rate * (adam + weight_decay * params), mu, nu)` by torch's fused kernel, or None where it cannot.
+
+    With `onto` the first is the new parameters instead, to which the update is added already.
 
     `count` counts this update, so it is at least 1. The kernel writes in place: it gets copies of the moments, and for
     its parameters zeros, which then hold exactly the update. Folding rate and decay in spares two passes over fresh
@@ -103,10 +106,15 @@ def adam(
     given = [g.to(dtype).contiguous() for g in grads]
     new_mu = [m.clone(memory_format=torch.contiguous_format) for m in mu]
     new_nu = [v.clone(memory_format=torch.contiguous_format) for v in nu]
-    updates = [torch.zeros_like(m) for m in new_mu]
+    if onto and params is not None:
+        if params[0].dtype != dtype:
+            return None
+        updates = [p.clone(memory_format=torch.contiguous_format) for p in params]
+    else:
+        updates = [torch.zeros_like(m) for m in new_mu]
     rates = (cast(float, b1), cast(float, b2), cast(float, eps))
     if not _compat.fused_adam(updates, given, new_mu, new_nu, count.to(torch.float32), learning_rate, *rates):
         return None
     if weight_decay and params is not None:
         _compat.foreach_add_(updates, params, alpha=-cast(float, learning_rate) * cast(float, weight_decay))
-    return list(_rounded(updates, grads[0].dtype)), new_mu, new_nu
+    return list(updates if onto else _rounded(updates, grads[0].dtype)), new_mu, new_nu

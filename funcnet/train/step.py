@@ -8,7 +8,7 @@ from torch import Tensor
 
 from funcnet import random
 from funcnet.model import Params, State
-from funcnet.optim import GradientTransformation, apply_updates
+from funcnet.optim import GradientTransformation, advance
 from funcnet.transforms import value_and_grad
 
 __all__ = ["Loss", "Step", "TrainState", "make_step"]
@@ -79,8 +79,7 @@ def make_step(loss: Loss, optimizer: GradientTransformation) -> Step:
         key = random.fold_in(ts.key, ts.step)
         (value, aux), grads = gradient(ts.params, ts.state, batch, key)
         state, metrics = _new_state_and_metrics(aux)
-        updates, opt_state = optimizer.update(grads, ts.opt_state, ts.params)
-        params = apply_updates(ts.params, updates)
+        params, opt_state = advance(optimizer, grads, ts.opt_state, ts.params)
         return TrainState(params, state, opt_state, ts.key, ts.step + 1), {"loss": value, **metrics}
 
     return step

@@ -47,10 +47,8 @@ def value_and_grad(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) 
 
     def value_and_grad_of(*args: Any, **kwargs: Any) -> Any:
         check_arguments(f, "value_and_grad", args, positions)
-        if _compat.transform_active() or _outermost.busy or _needs_outer_graph((args, kwargs)):
-            engine = _func_engine
-        else:
-            engine = _autograd_engine
+        inner = _compat.transform_active() or _outermost.busy or _needs_outer_graph(args, kwargs)
+        engine = _func_engine if inner else _autograd_engine
         value, aux, grads = engine(f, positions, has_aux, args, kwargs)
         grads = grads[0] if isinstance(argnums, int) else grads
         return ((value, aux), grads) if has_aux else (value, grads)
@@ -117,7 +115,8 @@ def _autograd_engine(f: Function, positions: tuple[int, ...], has_aux: bool, arg
     for treedef, count in layouts:
         grads.append(tree.unflatten(treedef, list(flat_grads[start : start + count])))
         start += count
-    return value.detach(), stop_gradient(aux) if has_aux else None, tuple(grads)
+    aux = stop_gradient(aux) if has_aux and _any_requires_grad(aux) else aux
+    return value.detach(), aux, tuple(grads)
 
 
 def _value_and_aux(f: Function, output: Any, has_aux: bool) -> tuple[Tensor, Any]:
@@ -146,8 +145,13 @@ def stop_gradient(x: Any) -> Any:
     return tree.map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, x)
 
 
-def _needs_outer_graph(arguments: Any) -> bool:
+def _needs_outer_graph(args: Any, kwargs: Any) -> bool:
     """Whether a caller outside uses torch.autograd through these arguments: then the graph must not be cut."""
-    return torch.is_grad_enabled() and any(
-        isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree.leaves(arguments)
-    )
+    return torch.is_grad_enabled() and _any_requires_grad((args, kwargs) if kwargs else args)
+
+
+def _any_requires_grad(x: Any) -> bool:
+    for leaf in tree.leaves(x):
+        if isinstance(leaf, Tensor) and leaf.requires_grad:
+            return True
+    return False

@@ -115,13 +115,29 @@ def structure(tree: PyTree) -> TreeDef:
     return flatten(tree)[1]
 
 
+def _gather(tree: PyTree, found: list[Any]) -> None:
+    kind = type(tree)
+    if kind is dict:  # the registry would answer the same, in three times the time
+        for child in tree.values():
+            _gather(child, found)
+    elif tree is not None:
+        node = _compat.tree_node(tree)
+        if node is None:
+            found.append(tree)
+        else:
+            for child in node.flatten_fn(tree)[0]:
+                _gather(child, found)
+
+
 def leaves(tree: PyTree) -> list[Any]:
     """The leaves of a tree, in the order of `flatten`.
 
     >>> leaves({"b": 1, "a": (2, None)})
     [1, 2]
     """
-    return flatten(tree)[0]
+    found: list[Any] = []
+    _gather(tree, found)
+    return found
 
 
 def leaves_with_path(tree: PyTree) -> list[tuple[str, Any]]:
