@@ -20,7 +20,7 @@ def paired(calls: dict[str, Callable[[], object]], seconds: float = 1.0) -> dict
             start = time.perf_counter()
             call()
             times[name].append((time.perf_counter() - start) * 1e6)
-    return {name: tuple(statistics.quantiles(t, n=4)) for name, t in times.items()}  # type: ignore[misc]
+    return {name: tuple(statistics.quantiles(t, n=4)) for name, t in times.items()}
 
 
 def main() -> None:

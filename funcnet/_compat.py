@@ -59,7 +59,7 @@ def tree_node(value: Any) -> _pytree.NodeDef | None:
     registered for them is a tree for us. Checked on 2.15.0.
     """
     node = _pytree.SUPPORTED_NODES.get(type(value))
-    if node is None and isinstance(value, tuple) and hasattr(type(value), "_fields"):
+    if node is None and isinstance(value, tuple) and getattr(type(value), "_fields", None) is not None:
         return _NAMED_TUPLE
     return node
 
@@ -144,7 +144,8 @@ def cpp_compiler_problem() -> str | None:
 
 def same_storage(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two tensors share memory, fake ones too. Checked on 2.15.0."""
-    return torch._C._is_alias_of(a, b)
+    shared: bool = cast(Any, torch._C)._is_alias_of(a, b)  # torch's stubs lack it
+    return shared
 
 
 def readable(tensor: torch.Tensor) -> bool:

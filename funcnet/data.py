@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from funcnet import random, tree
 
 __all__ = ["batches", "split"]
 
 
-def batches(key: Tensor | None, data: Any, batch_size: int, *, drop_last: bool = True) -> Iterator[Any]:
+def batches(key: torch.Tensor | None, data: Any, batch_size: int, *, drop_last: bool = True) -> Iterator[Any]:
     """The batches of one epoch: rows of every leaf, shuffled by `key`.
 
     Args:
@@ -36,13 +35,12 @@ def batches(key: Tensor | None, data: Any, batch_size: int, *, drop_last: bool =
     def generate() -> Iterator[Any]:
         for start in range(0, end, batch_size):
             rows = slice(start, start + batch_size)
-            chosen = rows if order is None else order[rows]
-            yield tree.map(lambda leaf: leaf[chosen if isinstance(chosen, slice) else chosen.to(leaf.device)], data)
+            yield _take(data, rows if order is None else order[rows])
 
     return generate()
 
 
-def split(key: Tensor, data: Any, fraction: float) -> tuple[Any, Any]:
+def split(key: torch.Tensor, data: Any, fraction: float) -> tuple[Any, Any]:
     """Two disjoint parts of the rows, drawn by `key`: the first has `round(fraction * n)` of them.
 
     >>> first, second = split(random.key(0), torch.arange(10), 0.8)
@@ -54,13 +52,16 @@ def split(key: Tensor, data: Any, fraction: float) -> tuple[Any, Any]:
         raise ValueError(f"fraction is {fraction}; it is the share of the first part, between 0 and 1.")
     order = random.permutation(key, size)
     cut = round(fraction * size)
-    parts = [tree.map(lambda leaf, rows=rows: leaf[rows.to(leaf.device)], data) for rows in (order[:cut], order[cut:])]
-    return parts[0], parts[1]
+    return _take(data, order[:cut]), _take(data, order[cut:])
+
+
+def _take(data: Any, rows: slice | torch.Tensor) -> Any:
+    return tree.map(lambda leaf: leaf[rows if isinstance(rows, slice) else rows.to(leaf.device)], data)
 
 
 def _rows(data: Any) -> int:
     sizes = {
-        path: leaf.shape[0] if isinstance(leaf, Tensor) and leaf.ndim else None
+        path: leaf.shape[0] if isinstance(leaf, torch.Tensor) and leaf.ndim else None
         for path, leaf in tree.leaves_with_path(data)
     }
     if len(set(sizes.values())) != 1 or None in sizes.values():

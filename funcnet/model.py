@@ -56,6 +56,10 @@ class Model:
         self._skeleton: Skeleton | None = None
         self._building = threading.Lock()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Model":
+        """Itself: a model never changes, and a module may hold one."""
+        return self
+
     def __repr__(self) -> str:
         """The constructor's name."""
         return f"Model({self._name})"
@@ -74,7 +78,8 @@ class Model:
         """
         if not isinstance(module, nn.Module):
             raise TypeError(
-                f"from_module takes a built nn.Module, not a {type(module).__name__}; for a constructor write Model(...)."
+                f"from_module takes a built nn.Module, not a {type(module).__name__}; for a constructor write "
+                "Model(...)."
             )
         model = cls.__new__(cls)
         model._name = type(module).__name__
@@ -176,8 +181,8 @@ class Model:
     def _construct(self) -> nn.Module:
         if self._constructor is None:
             raise TypeError(
-                f"{self!r} was made from a built module, and has no constructor to draw fresh parameters with. Use those "
-                f"that from_module returned, or write Model({self._name}, ...) and init(key)."
+                f"{self!r} was made from a built module, and has no constructor to draw fresh parameters with. Use "
+                f"those that from_module returned, or write Model({self._name}, ...) and init(key)."
             )
         module = self._constructor()
         if not isinstance(module, nn.Module):
@@ -196,7 +201,7 @@ class Model:
 
     def _bare(self) -> nn.Module:
         try:
-            with torch.device("meta"):
+            with random.seeded(random.key(0)), torch.device("meta"):
                 return self._construct()
         except (NotImplementedError, RuntimeError):  # the constructor reads values, which meta tensors lack
             with random.seeded(random.key(0)):
@@ -212,14 +217,13 @@ class Model:
             )
         values = {**params, **state}
         leaves = skeleton.leaves
+        good = len(values) == len(leaves) == len(params) + len(state)
         try:
-            good = len(values) == len(leaves) == len(params) + len(state) and all(
-                [
-                    (value := values[name]).shape == leaf.like.shape
-                    and value.is_floating_point() == leaf.like.is_floating_point()
-                    for name, leaf in leaves.items()
-                ]
-            )
+            for name, leaf in leaves.items() if good else ():
+                value, like = values[name], leaf.like
+                if value.shape != like.shape or value.is_floating_point() != like.is_floating_point():
+                    good = False
+                    break
         except (KeyError, AttributeError):
             good = False
         if not good:
@@ -259,7 +263,7 @@ def _method(module: nn.Module, method: str | Callable[..., Any] | None) -> Calla
         return module
     if callable(method):
         return lambda *args, **kwargs: method(module, *args, **kwargs)
-    found = getattr(module, method, None)
+    found: Callable[..., Any] | None = getattr(module, method, None)
     if not callable(found):
         names = [name for name in dir(module) if not name.startswith("_")]
         near = ", ".join(get_close_matches(method, names, 3))

@@ -1,4 +1,4 @@
-"""Models that between them use everything a module may do, and a way to build plain ones without the global generator."""
+"""Models that together use everything a module may do, and a way to build plain ones without the global generator."""
 
 import copy
 from collections.abc import Callable
@@ -15,7 +15,8 @@ class Everything(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
+        # No bias before a BatchNorm, which takes it out again: its gradient would be rounding noise.
+        self.conv = nn.Conv2d(3, 4, 3, bias=False)
         self.norm = nn.BatchNorm2d(4)
         self.drop = nn.Dropout(0.5)
         self.first = nn.Linear(4, 4)

@@ -255,11 +255,9 @@ def test_threads_compile_once_each_kind():
 @pytest.mark.parametrize("transform", [grad, vmap, torch.func.jacrev])
 def test_transforms_of_a_jitted_function_are_refused(transform):
     f = traced(lambda x: x.sum())
+    transformed = torch.func.grad(f) if transform is grad else transform(f)
     with pytest.raises(TypeError, match=r"write jit\(grad\(<lambda>.eager\)\)"):
-        if transform is grad:
-            torch.func.grad(f)(X)
-        else:
-            transform(f)(X)
+        transformed(X)
     with pytest.raises(TypeError, match=r"requires grad|inside grad"):
         grad(f)(X)
 
@@ -339,13 +337,27 @@ def test_without_a_compiler_tracing_still_works(monkeypatch):
     assert torch.equal(traced(lambda x: x + 1)(X), X + 1)
 
 
+def test_scalars_are_kept_from_the_loops_over_tensors():
+    graphs = []
+
+    def backend(graph, examples):
+        graphs.append(graph)
+        return graph
+
+    schedule = optim.cosine_decay_schedule(1e-3, 1234)
+    step = jit(lambda w, count: w * schedule(count), backend=backend)
+    count = torch.tensor(77, dtype=torch.int32)
+    torch.testing.assert_close(step(X, count), X * schedule(count))
+    (multiply,) = [node for node in graphs[0].graph.nodes if node.name.startswith("mul") and node.meta["val"].ndim]
+    assert "keep" in str(multiply.all_input_nodes[1].target)
+
+
 # -- Inductor itself
 
 
 @pytest.mark.slow
 def test_inductor_trains_as_eager_does():
     model = Model(Everything)
-    params, state = model.init(KEY)
     optimizer = optim.adamw(1e-2)
 
     def loss(params, state, batch, key):
@@ -366,3 +378,32 @@ def test_inductor_trains_as_eager_does():
             assert equal((ts, metrics), (same, metrics2))
             torch.testing.assert_close(metrics["loss"], expected["loss"], rtol=1e-4, atol=1e-5)
     assert compiled.compiles == 1
+
+
+@pytest.mark.slow
+def test_donated_inputs_reach_inductor_as_static_addresses(monkeypatch):
+    from torch._inductor import compile_fx
+
+    seen = []
+    real = compile_fx.compile_fx_inner
+
+    def spy(*args, **kwargs):
+        seen.append(kwargs["static_input_idxs"])
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(compile_fx, "compile_fx_inner", spy)
+    step = jit(lambda x, w: (x.sum(), {k: v + x.sum() for k, v in w.items()}), donate="w")
+    total, new = step(X, {"a": X.clone(), "b": 2 * X})
+    assert seen == [[1, 2]]
+    assert torch.allclose(new["b"], 2 * X + total)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["reduce-overhead", "max-autotune-no-cudagraphs"])
+def test_modes_of_inductor(mode):
+    step = jit(lambda w, x: (w - x, {"sum": w.sum()}), donate=0, mode=mode)
+    w = X.clone()
+    for _ in range(3):
+        w, metrics = step(w, X)
+    torch.testing.assert_close(w, -2 * X)
+    torch.testing.assert_close(metrics["sum"], -X.sum())

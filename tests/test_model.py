@@ -70,7 +70,10 @@ def test_train_mode_is_a_function_of_the_key(constructor):
     model = Model(constructor)
     params, state = model.init(KEY)
     x = {Everything: IMAGES, lstm: IMAGES[:, 0, :, :5], transformer: IMAGES[:, 0]}[constructor]
-    run = lambda key: model.apply(params, state, x, key=key, train=True)  # noqa: E731
+
+    def run(key):
+        return model.apply(params, state, x, key=key, train=True)
+
     assert equal(run(random.key(1)), run(random.key(1)))
     first, second = tree.leaves(run(random.key(1))[0]), tree.leaves(run(random.key(2))[0])
     assert not torch.allclose(first[0], second[0])
@@ -102,7 +105,10 @@ def test_running_statistics_under_vmap_and_jit(norm, momentum):
     model = Model(norm, 3, momentum=momentum, track_running_stats=True)
     params, state = model.init(KEY)
     batches = random.normal(KEY, (4, 6, 3, 5)) + 2
-    run = lambda x: model.apply(params, state, x, train=True)  # noqa: E731
+
+    def run(x):
+        return model.apply(params, state, x, train=True)
+
     loop = [run(x) for x in batches]
     for got in (vmap(run)(batches), tree.stack([jit(run, backend="aot_eager")(x) for x in batches])):
         tree.map(lambda a, b: torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6), got, tree.stack(loop))
@@ -182,7 +188,7 @@ def test_bind_gives_a_module_of_its_own():
     with torch.no_grad():
         module.conv.weight.zero_()
     assert params["conv.weight"].abs().sum() > 0
-    again, params2, state2 = Model.from_module(model.bind(params, state))
+    _, params2, state2 = Model.from_module(model.bind(params, state))
     assert equal((params, state), (params2, state2))
     assert "offset" not in module.state_dict()
 
@@ -365,7 +371,11 @@ def test_the_model_survives_an_error():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Model(lambda: 3).init(KEY), TypeError, r"needs a constructor that returns an nn.Module.*returned a int"),
+        (
+            lambda: Model(lambda: 3).init(KEY),
+            TypeError,
+            r"needs a constructor that returns an nn.Module.*returned a int",
+        ),
         (lambda: Model(nn.Linear(2, 2)), TypeError, r"Model.from_module\(module\) to keep its weights"),
         (lambda: Model("linear"), TypeError, r"class or function that returns a module, not a str"),
         (lambda: Model(nn.Linear, 3), TypeError, r"missing a required argument: 'out_features'"),

@@ -103,9 +103,7 @@ CALLS = {
     "optim.adam": lambda a: update(optim.adam(1e-2), a),
     "optim.adamw": lambda a: update(optim.adamw(optim.cosine_decay_schedule(1e-2, 10)), a),
     "optim.add_decayed_weights": lambda a: update(optim.add_decayed_weights(0.1), a),
-    "optim.advance": lambda a: optim.advance(
-        optim.adamw(0.1), a["tree"], optim.adamw(0.1).init(a["tree"]), a["tree"]
-    ),
+    "optim.advance": lambda a: optim.advance(optim.adamw(0.1), a["tree"], optim.adamw(0.1).init(a["tree"]), a["tree"]),
     "optim.apply_updates": lambda a: optim.apply_updates(a["tree"], a["tree"]),
     "optim.chain": lambda a: update(optim.chain(optim.scale(2.0), optim.adam(0.1)), a),
     "optim.clip_by_global_norm": lambda a: update(optim.clip_by_global_norm(0.1), a),
@@ -121,9 +119,7 @@ CALLS = {
     "optim.scale_by_schedule": lambda a: update(optim.scale_by_schedule(optim.constant_schedule(0.1)), a),
     "optim.sgd": lambda a: update(optim.sgd(0.1, momentum=0.9), a),
     "optim.trace": lambda a: update(optim.trace(0.9, nesterov=True), a),
-    "optim.warmup_cosine_decay_schedule": lambda a: optim.warmup_cosine_decay_schedule(0.0, 1.0, 2, 10)(
-        a["x"].abs()
-    ),
+    "optim.warmup_cosine_decay_schedule": lambda a: optim.warmup_cosine_decay_schedule(0.0, 1.0, 2, 10)(a["x"].abs()),
 }
 
 
@@ -131,7 +127,11 @@ def public():
     """Every public function and class that computes; types, errors and random.* (whose own contract tests it) aside."""
     for room, prefix in ((funcnet, ""), (tree, "tree."), (optim, "optim."), (funcnet.data, "data.")):
         for name, value in vars(room).items():
-            if name.startswith("_") or not callable(value) or not getattr(value, "__module__", "").startswith("funcnet"):
+            if (
+                name.startswith("_")
+                or not callable(value)
+                or not getattr(value, "__module__", "").startswith("funcnet")
+            ):
                 continue
             record = inspect.isclass(value) and (issubclass(value, tuple | Exception) or not inspect.isfunction(value))
             if not record or value in (Model, TrainState):

@@ -37,7 +37,10 @@ def close(a, b, **tolerance):
 
 def params_of(seed):
     keys = random.split(random.key(seed), 2)
-    normal = lambda key, shape: random.normal(key, shape, torch.float64)  # noqa: E731
+
+    def normal(key, shape):
+        return random.normal(key, shape, torch.float64)
+
     return {"w": normal(keys[0], (3, 2)), "inner": (normal(keys[1], (2,)), torch.tensor(0.5, dtype=torch.float64))}
 
 
@@ -63,9 +66,14 @@ def test_both_engines_of_value_and_grad_agree(seed):
 def test_gradients_against_gradcheck(seed):
     leaves, treedef = tree.flatten(params_of(seed))
     leaves = [leaf.requires_grad_() for leaf in leaves]
-    f = lambda *flat: scalar(tree.unflatten(treedef, flat), X)  # noqa: E731
+
+    def f(*flat):
+        return scalar(tree.unflatten(treedef, flat), X)
+
     # The gradient function itself, differentiated by torch.autograd from outside.
-    gradients = lambda *flat: tuple(tree.leaves(grad(scalar)(tree.unflatten(treedef, flat), X)))  # noqa: E731
+    def gradients(*flat):
+        return tuple(tree.leaves(grad(scalar)(tree.unflatten(treedef, flat), X)))
+
     with torch.random.fork_rng():  # gradcheck draws its directions from the global generator
         assert gradcheck(f, leaves, check_forward_ad=True)
         assert gradgradcheck(f, leaves)
@@ -76,7 +84,10 @@ def test_gradients_against_gradcheck(seed):
 def test_second_derivatives_agree(seed):
     x = random.normal(random.key(seed), (5,), torch.float64)
     v = random.normal(random.key(seed + 1), (5,), torch.float64)
-    f = lambda x: (x.sin() * x.flip(0)).sum() ** 2  # noqa: E731
+
+    def f(x):
+        return (x.sin() * x.flip(0)).sum() ** 2
+
     h = hessian(f)(x)
     close(h, torch.autograd.functional.hessian(f, x))
     close(jacrev(grad(f))(x), h)
@@ -88,7 +99,10 @@ def test_second_derivatives_agree(seed):
 
 def test_hvp_of_several_arguments_is_of_their_joint_hessian():
     a, b = torch.tensor([1.0, 2.0]), torch.tensor(3.0)
-    f = lambda a, b: (a**2).sum() * b  # noqa: E731
+
+    def f(a, b):
+        return (a**2).sum() * b
+
     close(hvp(f, (a, b), (torch.ones(2), torch.tensor(1.0))), (2 * b * torch.ones(2) + 2 * a, (2 * a).sum()))
 
 
@@ -96,7 +110,10 @@ def test_hvp_of_several_arguments_is_of_their_joint_hessian():
 def test_products_are_adjoint(seed):
     # <J v, w> = <v, J' w> along random directions.
     params, tangent = params_of(seed), params_of(seed + 1)
-    f = lambda p: torch.tanh(X @ p["w"] + p["inner"][0]) * p["inner"][1]  # noqa: E731
+
+    def f(p):
+        return torch.tanh(X @ p["w"] + p["inner"][0]) * p["inner"][1]
+
     out, forward = jvp(f, (params,), (tangent,))
     out2, pullback = vjp(f, params)
     cotangent = random.normal(random.key(seed), out.shape, torch.float64)
@@ -108,10 +125,15 @@ def test_products_are_adjoint(seed):
 
 
 def test_result_order_is_that_of_jax():
-    f = lambda x: (x**2, "aux")  # noqa: E731
+    def f(x):
+        return (x**2, "aux")
+
     assert value_and_grad(f, has_aux=True)(torch.tensor(3.0)) == ((9.0, "aux"), 6.0)
     assert grad(f, has_aux=True)(torch.tensor(3.0)) == (6.0, "aux")
-    g = lambda x, y: x * y**2  # noqa: E731
+
+    def g(x, y):
+        return x * y**2
+
     assert grad(g, argnums=(0, 1))(torch.tensor(3.0), torch.tensor(2.0)) == (4.0, 12.0)
     assert grad(g, argnums=-1)(torch.tensor(3.0), torch.tensor(2.0)) == 12.0
 
@@ -161,7 +183,9 @@ def test_an_error_inside_leaves_the_engine_ready():
 
 
 def test_stop_gradient():
-    f = lambda p: (stop_gradient(p)["a"] * p["a"]).sum()  # noqa: E731
+    def f(p):
+        return (stop_gradient(p)["a"] * p["a"]).sum()
+
     close(grad(f)({"a": torch.tensor([2.0, 3.0])}), {"a": torch.tensor([2.0, 3.0])})
     assert stop_gradient({"n": 3})["n"] == 3
     _, tangent = jvp(lambda x: stop_gradient(x) * x, (torch.tensor(3.0),), (torch.tensor(1.0),))
@@ -184,9 +208,7 @@ def test_per_example_gradients_equal_a_loop():
     loss = loss_of(model)
     got, _ = per_example_grad(loss, batch=2, keys=3, has_aux=True)(params, state, (x, y), KEY)
     keys = random.split(KEY, 4)
-    loop = [
-        grad(loss, has_aux=True)(params, state, (x[i : i + 1], y[i : i + 1]), keys[i])[0] for i in range(4)
-    ]
+    loop = [grad(loss, has_aux=True)(params, state, (x[i : i + 1], y[i : i + 1]), keys[i])[0] for i in range(4)]
     close(got, tree.stack(loop))
     chunked, _ = per_example_grad(loss, batch=2, keys=3, has_aux=True, chunk_size=3)(params, state, (x, y), KEY)
     close(chunked, got)
@@ -195,7 +217,10 @@ def test_per_example_gradients_equal_a_loop():
 
 def test_mean_of_per_example_gradients_is_the_gradient():
     w, x = random.normal(KEY, (3,), torch.float64), X
-    loss = lambda w, x: (x @ w).square().mean()  # noqa: E731
+
+    def loss(w, x):
+        return (x @ w).square().mean()
+
     close(per_example_grad(loss)(w, x).mean(0), grad(loss)(w, x))
 
 
@@ -204,7 +229,10 @@ def test_ensemble_of_models_with_batch_norm_and_dropout_equals_a_loop():
     members = [model.init(key) for key in random.split(KEY, 3)]
     params, state = tree.stack(members)
     x = random.normal(KEY, (5, 3, 8, 8))
-    run = lambda p, s, x, k: model.apply(p, s, x, key=k, train=True)  # noqa: E731
+
+    def run(p, s, x, k):
+        return model.apply(p, s, x, key=k, train=True)
+
     got = ensemble(run, members=(0, 1), keys=3)(params, state, x, KEY)
     keys = random.split(KEY, 3)
     close(got, tree.stack([run(p, s, x, k) for (p, s), k in zip(members, keys, strict=True)]), rtol=1e-4, atol=1e-5)
@@ -215,14 +243,20 @@ def test_models_under_every_transform(constructor):
     model = Model(constructor)
     params, state = model.init(KEY, dtype=torch.float64)
     x = random.normal(KEY, (4, 3, 8, 8), torch.float64)
-    f = lambda p: model.apply(p, state, x, key=KEY, train=True)[0].square().mean()  # noqa: E731
+
+    def f(p):
+        return model.apply(p, state, x, key=KEY, train=True)[0].square().mean()
+
     tangent = tree.map(lambda p: random.normal(KEY, p.shape, p.dtype), params)
     grads = grad(f)(params)
     close(torch.func.grad(f)(params), grads)
     directional = sum((a * b).sum() for a, b in zip(tree.leaves(grads), tree.leaves(tangent), strict=True))
     close(jvp(f, (params,), (tangent,))[1], directional)
     product = hvp(f, (params,), (tangent,))
-    along = lambda t: grad(f)(tree.map(lambda p, v: p + t * v, params, tangent))  # noqa: E731
+
+    def along(t):
+        return grad(f)(tree.map(lambda p, v: p + t * v, params, tangent))
+
     h = 1e-5
     differences = tree.map(lambda a, b: (a - b) / (2 * h), along(h), along(-h))
     close(product, differences, rtol=1e-4, atol=1e-6)
@@ -237,18 +271,23 @@ def test_models_under_every_transform(constructor):
 @pytest.mark.parametrize("verb", ["grad", "value_and_grad", "jacfwd", "jacrev", "hessian"])
 def test_leaves_that_cannot_be_differentiated_are_named(verb):
     params = {"w": torch.ones(2), "steps": torch.tensor(3)}
+
+    def loss(params):
+        return params["w"].sum()
+
+    transformed = getattr(funcnet, verb)(loss)
     with pytest.raises(TypeError, match=rf"{verb}\(loss\).*leaf 'steps' of argument 0.*dtype int64.*tree.split"):
-
-        def loss(params):
-            return params["w"].sum()
-
-        getattr(funcnet, verb)(loss)(params)
+        transformed(params)
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: grad(lambda x: x * 2)(torch.ones(2)), TypeError, r"0-dim floating tensor.*shape \(2,\).*per_example_grad"),
+        (
+            lambda: grad(lambda x: x * 2)(torch.ones(2)),
+            TypeError,
+            r"0-dim floating tensor.*shape \(2,\).*per_example_grad",
+        ),
         (lambda: grad(lambda x: (x.sum(), 1))(torch.ones(2)), TypeError, r"has_aux=True"),
         (lambda: grad(lambda x: x.sum(), has_aux=True)(torch.ones(2)), TypeError, r"must return \(value, aux\)"),
         (lambda: grad(lambda x: x.sum(), argnums=1)(torch.ones(2)), TypeError, r"argument 1, but was called with 1"),

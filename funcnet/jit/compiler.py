@@ -57,9 +57,9 @@ def compile_flat(
         if not _compat.is_data_dependent(error):
             raise
         raise TypeError(
-            f"jit({name}) cannot follow a Python decision that depends on a tensor's value (an `if`, a loop, .item(), a "
-            f"boolean mask): the value is known only when the compiled step runs. Write torch.where, a fixed-size form, "
-            f"or make the argument static. Torch says: {str(error).splitlines()[0]}"
+            f"jit({name}) cannot follow a Python decision that depends on a tensor's value (an `if`, a loop, .item(), "
+            f"a boolean mask): the value is known only when the compiled step runs. Write torch.where, a fixed-size "
+            f"form, or make the argument static. Torch says: {str(error).splitlines()[0]}"
         ) from error
     return compiled, captured
 
@@ -109,8 +109,8 @@ def _require_cpp_compiler(name: str) -> None:
     problem = _compat.cpp_compiler_problem()
     if problem:
         raise CompilerMissingError(
-            f"jit({name}) compiles CPU code and found no C++ compiler ({problem}). Install one: `apt-get install g++` on "
-            f"Debian and Ubuntu, `dnf install gcc-c++` on Fedora, `xcode-select --install` on macOS, or name it in the "
-            f"environment variable CXX. Without one, {name}.eager runs the same function uncompiled, and "
+            f"jit({name}) compiles CPU code and found no C++ compiler ({problem}). Install one: `apt-get install g++` "
+            f"on Debian and Ubuntu, `dnf install gcc-c++` on Fedora, `xcode-select --install` on macOS, or name it in "
+            f"the environment variable CXX. Without one, {name}.eager runs the same function uncompiled, and "
             f'jit(..., backend="aot_eager") traces it without compiling.'
         )

@@ -34,7 +34,8 @@ def poison_class(function: str, where: str) -> type[Tensor]:
         ) -> Any:
             raise DonatedTensorError(message)
 
-        def __repr__(self, **_: Any) -> str:  # a debugger or a traceback printer must be able to show the frame
+        # A debugger or a traceback printer must be able to show the frame.
+        def __repr__(self, **_: Any) -> str:  # type: ignore[override]  # torch's own has no types to agree with
             return f"<donated tensor: {where}>"
 
         def __reduce_ex__(self, protocol: Any) -> Any:
@@ -54,8 +55,8 @@ def check_separate(
         address = leaves[i].untyped_storage().data_ptr()
         if address and owner.setdefault(address, i) != i:
             raise ValueError(
-                f"{function} donates {paths[owner[address]]} and {paths[i]}, which share one memory: it cannot hold two "
-                f"results. Tie them in the model (one leaf), or give one its own with .clone()."
+                f"{function} donates {paths[owner[address]]} and {paths[i]}, which share one memory: it cannot hold "
+                f"two results. Tie them in the model (one leaf), or give one its own with .clone()."
             )
     for i in others:
         address = leaves[i].untyped_storage().data_ptr()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 from funcnet import _compat
 from funcnet.jit.program import Call, Program
@@ -59,14 +58,16 @@ class Jitted(Generic[P, R]):
         return self._f
 
     def __repr__(self) -> str:
+        """The function's name, and how many graphs it has by now."""
         return f"jit({self._name}, compiles={self.compiles})"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the compiled function, compiling it first for a kind of arguments not met before."""
         if _compat.transform_active():
             raise TypeError(
-                f"{self._name} is jitted, and was called inside grad, vmap or another transform, which cannot look into "
-                f"a compiled graph. Compile at the edge: write jit(grad({self._name}.eager)), not grad(jit({self._name}))."
+                f"{self._name} is jitted, and was called inside grad, vmap or another transform, which cannot look "
+                f"into a compiled graph. Compile at the edge: write jit(grad({self._name}.eager)), not "
+                f"grad(jit({self._name}))."
             )
         if _compat.tracing():  # inside another jit: the outer one compiles it all
             return self._f(*args, **kwargs)
@@ -107,9 +108,10 @@ class Jitted(Generic[P, R]):
                 programs[-1].signature.difference(arguments) if programs else "other arguments were given than before"
             )
             raise RecompileError(
-                f"{self._name} was compiled {self.compiles} times already, and this call would compile it again: {reason}. "
-                f"A compiled graph has fixed shapes and Python values. Pad batches to one size (drop the last short "
-                f"one), pass numbers that change as 0-dim tensors, or raise max_compiles if so many kinds are meant."
+                f"{self._name} was compiled {self.compiles} times already, and this call would compile it again: "
+                f"{reason}. A compiled graph has fixed shapes and Python values. Pad batches to one size (drop the "
+                f"last short one), pass numbers that change as 0-dim tensors, or raise max_compiles if so many kinds "
+                "are meant."
             )
 
         def flat(*values: Any) -> Any:
@@ -169,7 +171,8 @@ def jit(
         raise TypeError(f"jit compiles a function, and was given a {type(f).__name__}.")
     if isinstance(f, torch.nn.Module):
         raise TypeError(
-            f"jit was given the module {type(f).__name__}, whose parameters would be frozen into the graph. Make it pure "
-            f"first: `model, params, state = Model.from_module(module)`, then jit a function that calls model.apply."
+            f"jit was given the module {type(f).__name__}, whose parameters would be frozen into the graph. Make it "
+            f"pure first: `model, params, state = Model.from_module(module)`, then jit a function that calls "
+            "model.apply."
         )
     return Jitted(f, donate, static, mode, backend, max_compiles)

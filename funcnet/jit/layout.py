@@ -54,7 +54,8 @@ def _read_none(value: Any, found: list[Any]) -> None:
 
 
 def _dict_reader(treedef: TreeDef, flat: bool) -> Reader:
-    kind, keys, size = treedef.kind, tuple(treedef.context), len(treedef.children)
+    kind: Any = treedef.kind  # any type of dict; as `type`, comparing with it would narrow the value to object
+    keys, size = tuple(treedef.context), len(treedef.children)
     if flat and size > 1:
         take = itemgetter(*keys)
 
@@ -81,7 +82,8 @@ def _dict_reader(treedef: TreeDef, flat: bool) -> Reader:
 
 
 def _sequence_reader(treedef: TreeDef, flat: bool) -> Reader:
-    kind, size = treedef.kind, len(treedef.children)
+    kind: Any = treedef.kind  # as in _dict_reader
+    size = len(treedef.children)
     readers = [make_reader(child) for child in treedef.children]
 
     def read(value: Any, found: list[Any]) -> None:

@@ -18,6 +18,8 @@ __all__ = ["Program"]
 
 CUDA_GRAPH_MODES = ("reduce-overhead", "max-autotune")
 
+_mark_step_begin: Callable[[], None] = torch.compiler.cudagraph_mark_step_begin  # torch leaves it unannotated
+
 
 class Call(NamedTuple):
     """A call that matches a program: its leaves, and the addresses of the memory it donates."""
@@ -73,7 +75,8 @@ class Program:
         self._graphed = cuda and mode in CUDA_GRAPH_MODES
         if unused := [arguments.paths[i] for i in donated if i not in self._pairs]:
             warnings.warn(
-                f"{name} donates {', '.join(unused[:5])}, and returns nothing of that shape and dtype to take the memory: "
+                f"{name} donates {', '.join(unused[:5])}, and returns nothing of that shape and dtype to take the "
+                "memory: "
                 f"these stay as they are. Donate only what comes back changed.",
                 stacklevel=4,
             )
@@ -95,7 +98,8 @@ class Program:
             r.clone() if isinstance(r, Tensor) and self._must_copy(r, leaves.get(sources.get(n, -1)), tensors) else r
             for n, r in enumerate(results)
         ]
-        returned, self._plan = [], []
+        returned: list[Tensor] = []
+        self._plan: list[tuple[str, Any]] = []
         for n, result in enumerate(results):
             if n in sources:
                 target = leaves[sources[n]]
@@ -174,7 +178,7 @@ class Program:
         """Run the graph on a matched call."""
         leaves = call.leaves
         if self._graphed:
-            torch.compiler.cudagraph_mark_step_begin()
+            _mark_step_begin()
         inputs = [leaves[i] for i in self.signature.tensors]
         returned = self.compiled(*inputs, *self.captured)
         if self._graphed:  # the graph's own memory is written again by the next replay

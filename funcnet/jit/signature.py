@@ -128,7 +128,8 @@ def names_of(which: Any, names: Sequence[str], word: str, function: str) -> froz
     for item in (which,) if isinstance(which, int | str) else tuple(which):
         if isinstance(item, int) and not -len(names) <= item < len(names):
             raise ValueError(
-                f"jit({function}, {word}={item}): {function} has {len(names)} positional arguments ({', '.join(names)})."
+                f"jit({function}, {word}={item}): {function} has {len(names)} positional arguments "
+                f"({', '.join(names)})."
             )
         if isinstance(item, str) and item not in names:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from .base import (
     GradientTransformation,
     Scalar,
     ScalarOrSchedule,
+    Schedule,
     advance,
     chain,
     increment,
@@ -183,7 +184,7 @@ def adamw(
         return reference
     if mask is not None or is_schedule(weight_decay, "weight_decay"):
         return reference
-    return _folded(reference, 3, learning_rate, b1, b2, eps, weight_decay)  # type: ignore[arg-type]
+    return _folded(reference, 3, learning_rate, b1, b2, eps, weight_decay)
 
 
 def _folded(
@@ -197,18 +198,19 @@ def _folded(
 ) -> GradientTransformation:
     """The same chain, whose `links` are one kernel in ordinary eager steps; its states are the chain's own."""
     scheduled = learning_rate is not None and is_schedule(learning_rate, "learning_rate")
+    constant, schedule = cast(Scalar, learning_rate), cast(Schedule, learning_rate)  # one of them, as `scheduled` tells
 
     def run(updates: PyTree, state: tuple[Any, ...], params: PyTree, onto: bool) -> tuple[PyTree, Any] | None:
         if learning_rate is None or not isinstance(state, tuple) or len(state) != links:
             return None
         own, last = state[0], state[-1]
-        rate = value_at(learning_rate, last.count, "learning_rate") if scheduled else learning_rate  # type: ignore[arg-type]
+        rate = value_at(schedule, last.count, "learning_rate") if scheduled else constant
         grads = match(updates, own.mu, "updates", "state.mu")
         mu, treedef = flatten(own.mu)
         nu = match(own.nu, own.mu, "state.nu", "state.mu")
         weights = match(params, own.mu, "params", "state.mu")
         count = increment(own.count)
-        new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights, onto)  # type: ignore[arg-type]
+        new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights, onto)
         if new is None:
             return None
         adam_state = ScaleByAdamState(count=count, mu=unflatten(treedef, new[1]), nu=unflatten(treedef, new[2]))

@@ -21,7 +21,7 @@ What every transformation promises:
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ from torch import Tensor
 from ..tree import PyTree, flatten, leaves, map, unflatten
 from ..tree.mismatch import match
 from . import fast
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 __all__ = [
     "EmptyState",
@@ -234,7 +237,7 @@ def scalar(value: Scalar, name: str) -> Scalar:
     return value
 
 
-def is_schedule(value: ScalarOrSchedule, name: str) -> bool:
+def is_schedule(value: ScalarOrSchedule, name: str) -> "TypeIs[Schedule]":
     """Whether a hyperparameter is a schedule; anything that is neither that nor a scalar raises `TypeError`."""
     if isinstance(value, Tensor | int | float) and not isinstance(value, bool):
         scalar(value, name)

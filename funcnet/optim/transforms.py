@@ -1,7 +1,7 @@
 """The links that most chains share: scaling, learning rates, weight decay, clipping."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -103,8 +103,8 @@ def scale_by_learning_rate(
     sign = -1 if flip_sign else 1
     if is_schedule(learning_rate, "learning_rate"):
         schedule = learning_rate
-        return scale_by_schedule(lambda count: sign * schedule(count))  # type: ignore[operator]
-    return scale(sign * learning_rate)  # type: ignore[operator]
+        return scale_by_schedule(lambda count: sign * schedule(count))
+    return scale(sign * learning_rate)
 
 
 def add_decayed_weights(
@@ -122,14 +122,15 @@ def add_decayed_weights(
     {'w': tensor([0.1000]), 'b': tensor([0.])}
     """
     scheduled = is_schedule(weight_decay, "weight_decay")
+    constant, schedule = cast(Scalar, weight_decay), cast(Schedule, weight_decay)  # one of them, as `scheduled` tells
 
     def init(params: PyTree) -> WeightDecaySchedule | EmptyState:
         return WeightDecaySchedule(count=zero_count(params)) if scheduled else EmptyState()
 
     def update(updates: PyTree, state: Any, params: PyTree, **extra: Any) -> tuple[PyTree, Any]:
         if not scheduled:
-            return _decayed(updates, params, weight_decay), state  # type: ignore[arg-type]
-        decay = value_at(weight_decay, state.count, "weight_decay")  # type: ignore[arg-type]
+            return _decayed(updates, params, constant), state
+        decay = value_at(schedule, state.count, "weight_decay")
         return _decayed(updates, params, decay), WeightDecaySchedule(count=increment(state.count))
 
     rule = GradientTransformation(init, update)
@@ -139,8 +140,12 @@ def add_decayed_weights(
 def _decayed(updates: PyTree, params: PyTree, decay: Scalar) -> PyTree:
     values, treedef = flatten(updates)
     weights = match(params, updates, "params", "updates")
-    if fast.usable(values, weights) and fast.is_constant(decay) and not isinstance(fast.number(decay), Tensor):
-        return unflatten(treedef, fast.add(values, weights, fast.number(decay)))  # type: ignore[arg-type]
+    if (
+        fast.usable(values, weights)
+        and fast.is_constant(decay)
+        and not isinstance(number := fast.number(decay), Tensor)
+    ):
+        return unflatten(treedef, fast.add(values, weights, number))
     return unflatten(treedef, [(u + decay * p).to(u.dtype) for u, p in zip(values, weights, strict=True)])
 
 

@@ -51,4 +51,4 @@ def _renormalized(weight: Tensor, max_norm: float, norm_type: float) -> Tensor:
     return weight * scale
 
 
-EMBEDDING = {F.embedding: embedding, F.embedding_bag: embedding_bag}
+EMBEDDING: dict[Any, Any] = {F.embedding: embedding, F.embedding_bag: embedding_bag}

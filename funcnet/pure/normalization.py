@@ -109,7 +109,7 @@ def cumulative_batch_norm(module: Any, input: Tensor) -> Tensor:
     return F.batch_norm(input, mean, var, module.weight, module.bias, training, momentum, module.eps)
 
 
-NORMALIZATION = {
+NORMALIZATION: dict[Any, Any] = {
     F.batch_norm: batch_norm,
     F.instance_norm: instance_norm,
     torch.batch_norm: torch_batch_norm,

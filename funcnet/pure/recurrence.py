@@ -54,4 +54,6 @@ def _recurrence(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-RECURRENCE = {kernel: _recurrence(kernel) for kernel in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)}
+RECURRENCE: dict[Any, Any] = {
+    kernel: _recurrence(kernel) for kernel in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
+}

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
 from funcnet import tree
+from funcnet.pure.attributes import Attributes
 from funcnet.pure.normalization import cumulative_batch_norm
 
 __all__ = ["Body", "Leaf", "Skeleton"]
@@ -46,7 +47,7 @@ _NO_TENSORS = frozenset(vars(nn.Module()))  # a module's own bookkeeping, its di
 
 
 def _places(module: nn.Module) -> tuple[dict[str, Tensor], list[Place]]:
-    """The distinct tensors of a module by their first name, in the order of `named_parameters`, and all their places."""
+    """The distinct tensors of a module by first name, in the order of `named_parameters`, and all their places."""
     names: dict[int, str] = {}
     tensors: dict[str, Tensor] = {}
     places = []
@@ -65,8 +66,12 @@ def _places(module: nn.Module) -> tuple[dict[str, Tensor], list[Place]]:
                         mine.append(None)
                         continue
                     name = ".".join(part for part in (owner, key, path) if part)
-                    mine.append(names.setdefault(id(leaf), name))
-                    tensors.setdefault(mine[-1] or name, leaf)
+                    if names.setdefault(id(leaf), name) == name and tensors.setdefault(name, leaf) is not leaf:
+                        raise ValueError(
+                            f"two tensors of {type(module).__name__} have the one name {name!r}. Rename a key of "
+                            f"{'.'.join(filter(None, (owner, key)))!r}, so that no key has a dot."
+                        )
+                    mine.append(names[id(leaf)])
                 constants = tuple(None if isinstance(leaf, Tensor) else leaf for _, leaf in leaves)
                 treedef = None if isinstance(value, Tensor) else tree.structure(value)
                 places.append(Place(owner, kind, key, tuple(mine), constants, treedef))
@@ -80,36 +85,42 @@ class Body:
         """Take a copy of the skeleton's module."""
         self.module = module
         self.paths = {id(submodule): path for path, submodule in module.named_modules()}
-        self._direct, self._trees = [], []
+        self._direct: list[tuple[dict[str, Any], str, str, Any]] = []
+        self._trees: list[tuple[dict[str, Any], Place, tree.TreeDef, Any]] = []
         for place in places:
             owner = getattr(module.get_submodule(place.owner), place.kind)
             if place.treedef is None:
-                self._direct.append((owner, place.key, place.names[0], owner[place.key]))
+                name = place.names[0]
+                assert name is not None  # the attribute is a tensor
+                self._direct.append((owner, place.key, name, owner[place.key]))
             else:
-                self._trees.append((owner, place, owner[place.key]))
+                self._trees.append((owner, place, place.treedef, owner[place.key]))
+        self._attributes = Attributes(module, _NO_TENSORS)
 
     def fill(self, values: Mapping[str, Tensor]) -> None:
         """Put tensors in, by name."""
         for owner, key, name, _ in self._direct:
             owner[key] = values[name]
-        for owner, place, _ in self._trees:
+        for owner, place, treedef, _ in self._trees:
             leaves = [c if name is None else values[name] for name, c in zip(place.names, place.constants, strict=True)]
-            owner[place.key] = tree.unflatten(place.treedef, leaves)
+            owner[place.key] = tree.unflatten(treedef, leaves)
 
     def changed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors that the call replaced by assigning to their attribute."""
-        return {
-            name: owner[key]
-            for owner, key, name, _ in self._direct
-            if owner.get(key) is not values[name] and isinstance(owner.get(key), Tensor)
-        }
+        """The tensors that the call replaced by assigning to their attribute, or to their place in a list or dict."""
+        now = [(name, owner.get(key)) for owner, key, name, _ in self._direct]
+        for owner, place, treedef, _ in self._trees:
+            leaves, found = tree.flatten(owner.get(place.key))
+            if found == treedef:
+                now += [(name, leaf) for name, leaf in zip(place.names, leaves, strict=True) if name is not None]
+        return {name: value for name, value in now if value is not values[name] and isinstance(value, Tensor)}
 
-    def clear(self) -> None:
-        """Take the tensors out again."""
+    def clear(self) -> bool:
+        """Take the tensors out again, and whatever else the call left; False if the body is of no more use."""
         for owner, key, _, empty in self._direct:
             owner[key] = empty
-        for owner, place, empty in self._trees:
+        for owner, place, _, empty in self._trees:
             owner[place.key] = empty
+        return self._attributes.restore()
 
 
 class Skeleton:
@@ -125,7 +136,6 @@ class Skeleton:
         owners = {name: (place, module.get_submodule(place.owner)) for place in self.places for name in place.names}
         self.leaves: dict[str, Leaf] = {}
         for name, tensor in tensors.items():
-            place, _ = owners[name]
             parameter = isinstance(tensor, nn.Parameter)
             trainable = parameter and tensor.requires_grad
             self.leaves[name] = Leaf(name, trainable, parameter, memo[id(tensor)])
@@ -144,12 +154,14 @@ class Skeleton:
         try:
             body = free.pop()
         except IndexError:
-            body = Body(_specialize(self._copy().train(train)), self.places)
+            module = self._copy()
+            module.train(train)  # a module's own `train` may forget to return it
+            body = Body(_specialize(module), self.places)
         try:
             yield body
         finally:
-            body.clear()
-            free.append(body)
+            if body.clear():
+                free.append(body)
 
     def _copy(self) -> nn.Module:
         # Meta tensors hold nothing and are never written: all copies share them, which also works while tracing.
@@ -190,6 +202,6 @@ def _refuse_lazy(tensors: Mapping[str, Tensor]) -> None:
     lazy = [name for name, tensor in tensors.items() if is_lazy(tensor)]
     if lazy:
         raise TypeError(
-            f"{lazy[0]!r} is a lazy parameter, whose shape is known only after a first call. Call the module once on an "
-            f"example, then use Model.from_module(module), or construct it with its sizes."
+            f"{lazy[0]!r} is a lazy parameter, whose shape is known only after a first call. Call the module once on "
+            f"an example, then use Model.from_module(module), or construct it with its sizes."
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["FLOATS", "Real", "Shape", "broadcast", "floating", "integral", "parameters", "sized"]
+__all__ = ["FLOATS", "Real", "Shape", "broadcast", "floating", "integral", "joint", "parameters", "sized"]
 
 Shape = int | Sequence[int]
 Real = float | Tensor
@@ -21,7 +21,7 @@ def sized(by: str, shape: Shape) -> tuple[int, ...]:
         sizes = tuple(shape)
     else:
         try:
-            sizes = (operator.index(shape),)  # type: ignore[arg-type]
+            sizes = (operator.index(shape),)  # type: ignore[arg-type]  # what is no index raises TypeError
         except TypeError:
             raise TypeError(
                 f"random.{by} takes a shape, a tuple of sizes, and got {type(shape).__name__}. Write shape=(3, 4), "
@@ -61,18 +61,19 @@ def parameters(key: Tensor, dtype: torch.dtype, *values: Real) -> list[Tensor]:
     ]
 
 
-def _joint(*shapes: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+def joint(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that these broadcast to; raises `RuntimeError` where they do not."""
+    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]  # torch's own function
 
 
 def broadcast(by: str, shape: Shape | None, *values: Tensor) -> tuple[int, ...]:
     """The shape of a draw with the parameters `values`: theirs when `shape` is None, else `shape`, which they fit."""
     try:
-        own = _joint(*(tuple(v.shape) for v in values))
+        own = joint(*(tuple(v.shape) for v in values))
         if shape is None:
             return own
         sizes = sized(by, shape)
-        fits = _joint(sizes, own) == sizes
+        fits = joint(sizes, own) == sizes
     except RuntimeError:
         fits = False
     if not fits:

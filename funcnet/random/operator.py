@@ -13,6 +13,7 @@ from torch import Tensor
 
 from funcnet import _compat
 from funcnet.random import threefry
+from funcnet.random.arguments import joint
 
 __all__ = ["hashed", "words"]
 
@@ -26,7 +27,7 @@ def hashed(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tens
 
 @hashed.register_fake
 def _(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
-    shape = torch.broadcast_shapes(k0.shape, k1.shape, x0.shape, x1.shape)
+    shape = joint(k0.shape, k1.shape, x0.shape, x1.shape)
     return x1.new_empty(shape), x1.new_empty(shape)
 
 

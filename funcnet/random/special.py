@@ -79,7 +79,7 @@ def erfinv(x: Tensor) -> Tensor:
 def _erfinv_in_chunks(y: Tensor) -> Tensor:
     """The same operations on parts that stay in the cache, the tail's polynomial where the tail is."""
     out = torch.empty(y.numel())
-    for part, p in zip(y.reshape(-1).split(_CHUNK), out.split(_CHUNK), strict=True):
+    for part, p in zip(torch.split(y.reshape(-1), _CHUNK), torch.split(out, _CHUNK), strict=True):
         w = (part * part).neg_().log1p_().neg_()
         v = w - 2.5
         torch.mul(v, _CENTRE[0], out=p).add_(_CENTRE[1])

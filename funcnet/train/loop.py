@@ -61,8 +61,8 @@ def fit(
                 count += 1
             if not count:
                 raise ValueError(
-                    f"epoch {epoch} has no batch. A generator is spent after one epoch: pass a list, or a function of the "
-                    f"epoch; and a batch size over the size of the data leaves no full batch."
+                    f"epoch {epoch} has no batch. A generator is spent after one epoch: pass a list, or a function of "
+                    f"the epoch; and a batch size over the size of the data leaves no full batch."
                 )
             entry = {name: (value / count).item() for name, value in total.items()}
             history.append(entry | (evaluate(ts) if evaluate is not None else {}))

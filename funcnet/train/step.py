@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcnet import random
+from funcnet import random, tree
 from funcnet.model import Params, State
 from funcnet.optim import GradientTransformation, advance
 from funcnet.transforms import value_and_grad
@@ -46,9 +46,11 @@ class TrainState(NamedTuple):
         tensor(0, dtype=torch.int32)
         """
         random.check_key(key)
-        step = torch.zeros((), dtype=torch.int32, device=key.device)
-        # A copy of the key: a donating step consumes it, and the caller may have more to draw.
-        return cls(params, state, optimizer.init(params), key.clone(), step)
+        # Beside the parameters, since a CUDA graph takes no tensor from elsewhere; and a copy of the key, since a
+        # donating step consumes it and the caller may have more to draw.
+        device = next((leaf.device for leaf in tree.leaves(params)), key.device)
+        step = torch.zeros((), dtype=torch.int32, device=device)
+        return cls(params, state, optimizer.init(params), key.to(device, copy=True), step)
 
 
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Tensor]]]
@@ -90,6 +92,6 @@ def _new_state_and_metrics(aux: Any) -> tuple[State, dict[str, Tensor]]:
         case (state, dict() as metrics):
             return state, metrics
     raise TypeError(
-        "a loss for make_step returns (loss, (state, metrics)): the scalar, the model's new state as apply returned it, and "
-        f"a dict of metrics, {{}} if there are none. The second was a {type(aux).__name__}."
+        "a loss for make_step returns (loss, (state, metrics)): the scalar, the model's new state as apply returned "
+        f"it, and a dict of metrics, {{}} if there are none. The second was a {type(aux).__name__}."
     )

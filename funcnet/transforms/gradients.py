@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from funcnet import _compat, tree
 from funcnet.transforms._arguments import Argnums, Function, as_positions, check_arguments, describe, name
@@ -22,6 +23,11 @@ class _Outermost(threading.local):
 
 
 _outermost = _Outermost()
+
+
+def differentiating() -> bool:
+    """Whether the autograd engine is at work around this call, as `transform_active` asks of torch.func."""
+    return _outermost.busy
 
 
 def value_and_grad(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) -> Function:
@@ -47,7 +53,13 @@ def value_and_grad(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) 
 
     def value_and_grad_of(*args: Any, **kwargs: Any) -> Any:
         check_arguments(f, "value_and_grad", args, positions)
-        inner = _compat.transform_active() or _outermost.busy or _needs_outer_graph(args, kwargs)
+        # The autograd engine records nothing in inference mode, and would call every gradient zero.
+        inner = (
+            _compat.transform_active()
+            or _outermost.busy
+            or torch.is_inference_mode_enabled()
+            or _needs_outer_graph(args, kwargs)
+        )
         engine = _func_engine if inner else _autograd_engine
         value, aux, grads = engine(f, positions, has_aux, args, kwargs)
         grads = grads[0] if isinstance(argnums, int) else grads
@@ -74,17 +86,24 @@ def grad(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) -> Functio
 
 
 def _func_engine(f: Function, positions: tuple[int, ...], has_aux: bool, args: Any, kwargs: Any) -> Any:
+    # torch.func takes and returns nothing but tensors, so trees (which may hold None) are opened on the way.
+    opened = [tree.flatten(args[i]) for i in positions]
     rest: Any = None
 
-    def scalar(*args: Any) -> Any:
+    def scalar(*flat: list[Tensor]) -> Any:
         nonlocal rest
-        value, aux = _value_and_aux(f, f(*args, **kwargs), has_aux)
+        arguments = list(args)
+        for i, leaves, (_, treedef) in zip(positions, flat, opened, strict=True):
+            arguments[i] = tree.unflatten(treedef, leaves)
+        value, aux = _value_and_aux(f, f(*arguments, **kwargs), has_aux)
         leaves, treedef = tree.flatten(aux)
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         rest = treedef, [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        return value, (value, tensors)  # torch.func lets nothing but tensors pass
+        return value, (value, tensors)
 
-    grads, (value, tensors) = torch.func.grad(scalar, argnums=positions, has_aux=True)(*args)
+    every = tuple(range(len(positions)))
+    flat_grads, (value, tensors) = torch.func.grad(scalar, argnums=every, has_aux=True)(*(flat for flat, _ in opened))
+    grads = tuple(tree.unflatten(treedef, leaves) for leaves, (_, treedef) in zip(flat_grads, opened, strict=True))
     treedef, leaves = rest
     tensors = iter(tensors)
     aux = tree.unflatten(treedef, [next(tensors) if leaf is None else leaf for leaf in leaves])
@@ -95,9 +114,11 @@ def _autograd_engine(f: Function, positions: tuple[int, ...], has_aux: bool, arg
     arguments = list(args)
     leaves: list[Tensor] = []
     layouts = []
+    outer = torch.is_grad_enabled()
     for i in positions:
         flat, treedef = tree.flatten(arguments[i])
-        fresh = [leaf.detach().requires_grad_() for leaf in flat]
+        # A tensor made in inference mode takes no part in autograd, but a copy of it does.
+        fresh = [(leaf.clone() if leaf.is_inference() else leaf.detach()).requires_grad_() for leaf in flat]
         layouts.append((treedef, len(fresh)))
         leaves += fresh
         arguments[i] = tree.unflatten(treedef, fresh)
@@ -105,8 +126,12 @@ def _autograd_engine(f: Function, positions: tuple[int, ...], has_aux: bool, arg
     try:
         with torch.enable_grad():
             value, aux = _value_and_aux(f, f(*arguments, **kwargs), has_aux)
+        # What `f` closed over may be part of the caller's own graph, which then goes on through the result.
+        outer = outer and value.grad_fn is not None and _reaches_beyond(value.grad_fn, leaves)
         if value.requires_grad and leaves:
-            flat_grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+            flat_grads = torch.autograd.grad(
+                value, leaves, create_graph=outer, allow_unused=True, materialize_grads=True
+            )
         else:
             flat_grads = tuple(torch.zeros_like(leaf) for leaf in leaves)
     finally:
@@ -115,8 +140,27 @@ def _autograd_engine(f: Function, positions: tuple[int, ...], has_aux: bool, arg
     for treedef, count in layouts:
         grads.append(tree.unflatten(treedef, list(flat_grads[start : start + count])))
         start += count
+    if outer:
+        return value, aux, tuple(grads)
     aux = stop_gradient(aux) if has_aux and _any_requires_grad(aux) else aux
     return value.detach(), aux, tuple(grads)
+
+
+def _reaches_beyond(root: Node, leaves: list[Tensor]) -> bool:
+    """Whether a graph of autograd ends in other tensors than these; costs about 3 % of a gradient."""
+    own = {id(leaf) for leaf in leaves}
+    seen, waiting = {root}, [root]
+    while waiting:
+        for node, _ in waiting.pop().next_functions:
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if isinstance(variable := getattr(node, "variable", None), Tensor):
+                if id(variable) not in own:
+                    return True
+            else:
+                waiting.append(node)
+    return False
 
 
 def _value_and_aux(f: Function, output: Any, has_aux: bool) -> tuple[Tensor, Any]:
@@ -151,7 +195,7 @@ def _needs_outer_graph(args: Any, kwargs: Any) -> bool:
 
 
 def _any_requires_grad(x: Any) -> bool:
-    for leaf in tree.leaves(x):
+    for leaf in tree.leaves(x):  # noqa: SIM110 - a generator in any() takes longer, in every call of a gradient
         if isinstance(leaf, Tensor) and leaf.requires_grad:
             return True
     return False

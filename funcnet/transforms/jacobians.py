@@ -1,6 +1,6 @@
 """Products with the Jacobian and the Hessian, and the matrices themselves."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -49,8 +49,9 @@ def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
     tensor(3.)
     """
     check_arguments(f, "linearize", primals, tuple(range(len(primals))))
-    output, pullback = torch.func.vjp(f, *primals)
-    _, transpose = torch.func.vjp(pullback, tree.zeros_like(output))
+    # Without has_aux torch returns two, which its annotation leaves open.
+    output, pullback = cast(tuple[Any, Function], torch.func.vjp(f, *primals))
+    _, transpose = cast(tuple[Any, Function], torch.func.vjp(pullback, tree.zeros_like(output)))
 
     def linear(*tangents: Any) -> Any:
         tree.check_like(tangents, primals, what="tangents", against="primals")

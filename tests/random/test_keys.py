@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funcnet import random
-from funcnet.random import reuse, threefry
+from funcnet.random import operator, reuse, threefry
 
 WORDS = st.integers(0, 2**32 - 1)
 
@@ -42,7 +42,7 @@ def test_three_forms_agree(k0: int, k1: int, start: int, n: int) -> None:
 def test_chunks_join() -> None:
     n = 2 * threefry.CHUNK + 3
     whole = random.bits(random.key(5), (n,))
-    a, b = threefry.words(random.key(5), (n,))
+    a, b = operator.words(random.key(5), (n,))
     assert torch.equal(whole, a ^ b)
 
 

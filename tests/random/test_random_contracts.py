@@ -7,7 +7,7 @@ from random_registry import SCALAR, Entry, ids
 from scipy import special, stats
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from funcnet import random
+from funcnet import jit, random
 
 # torch.func.jvp warns of torch.jit.script, which it uses itself.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script")
@@ -92,8 +92,7 @@ ONE_EACH = list({e.name: e for e in SCALAR if e.name not in MADE_OF_GAMMA}.value
 
 @pytest.mark.parametrize("entry", ONE_EACH, ids=ids)
 def test_compiled_is_eager(entry: Entry) -> None:
-    torch.compiler.reset()
-    compiled = torch.compile(lambda k: entry.draw(k, (5,)), fullgraph=True, backend="eager")
+    compiled = jit(lambda k: entry.draw(k, (5,)), backend="aot_eager")
     torch.testing.assert_close(compiled(random.key(8)), entry.draw(random.key(8), (5,)), rtol=1e-6, atol=1e-6)
 
 
@@ -143,4 +142,4 @@ def test_key_errors(entry: Entry) -> None:
         (torch.zeros(3, dtype=torch.int32), r"shape \(3,\)"),
     ):
         with pytest.raises((TypeError, ValueError), match=match):
-            entry.draw(bad, (2,))  # type: ignore[arg-type]
+            entry.draw(bad, (2,))

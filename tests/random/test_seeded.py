@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torchvision.ops import stochastic_depth
 from torchvision.transforms import v2
 
-from funcnet import random
+from funcnet import jit, random
 
 X = torch.linspace(-1, 1, 96).reshape(2, 6, 8)
 IMAGE = torch.linspace(0, 1, 3 * 16 * 16).reshape(3, 16, 16)
@@ -183,7 +183,6 @@ def test_traced_is_eager(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dropout", "gumbel_softmax", "rand", "attention", "MultiheadAttention"])
 def test_compiled_is_eager(name: str) -> None:
-    torch.compiler.reset()
     with random.seeded(random.key(1)):
         layer = nn.MultiheadAttention(8, 2, dropout=0.5)
 
@@ -194,7 +193,7 @@ def test_compiled_is_eager(name: str) -> None:
                 return layer(X, X, X)[0]
             return CASES[name]()
 
-    compiled = torch.compile(f, fullgraph=True, backend="eager")
+    compiled = jit(f, backend="aot_eager")
     torch.testing.assert_close(compiled(random.key(9)), f(random.key(9)))
 
 

@@ -1,0 +1,49 @@
+"""What a module's forward leaves behind in its attributes: taken back, so that the next call does not see it."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from operator import is_
+from typing import Any
+
+from torch import nn
+
+__all__ = ["Attributes"]
+
+_DICTS = ("__dict__", "_parameters", "_buffers", "_modules")
+_CONTAINERS = (dict, OrderedDict, list, set, deque)
+
+
+class Attributes:
+    """The attributes of a module and its submodules as they were."""
+
+    def __init__(self, module: nn.Module, bookkeeping: frozenset[str]) -> None:
+        """Remember them; `bookkeeping` names what every module has."""
+        owners = [getattr(submodule, kind) for submodule in module.modules() for kind in _DICTS]
+        self._before = [(owner, tuple(owner), tuple(owner.values())) for owner in owners]
+        own = [v for m in module.modules() for k, v in vars(m).items() if k not in bookkeeping]
+        self._containers = [(c, _content(c)) for c in _containers(own, set())]
+
+    def restore(self) -> bool:
+        """Put every attribute back; False where a list or dict was written, which may be in use elsewhere by now."""
+        for owner, names, values in self._before:
+            if len(owner) != len(values) or not all(map(is_, owner.values(), values)):
+                owner.clear()
+                owner.update(zip(names, values, strict=True))
+        return all(_same(_content(container), content) for container, content in self._containers)
+
+
+def _containers(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
+    """The builtin containers among some values, and those inside them."""
+    for value in values:
+        if type(value) in _CONTAINERS and id(value) not in seen:
+            seen.add(id(value))
+            yield value
+            yield from _containers(value.values() if isinstance(value, dict) else value, seen)
+
+
+def _content(container: Any) -> tuple[Any, ...]:
+    return (*container, *container.values()) if isinstance(container, dict) else tuple(container)
+
+
+def _same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
+    return len(now) == len(before) and all(map(is_, now, before))
