@@ -118,7 +118,10 @@ def compile_graph(
     if backend != "inductor":
         function = torch._dynamo.lookup_backend(backend) if isinstance(backend, str) else backend
         return cast(Callable[..., Any], function(graph, list(inputs)))
+    from torch import _guards
     from torch._inductor import compile_fx, list_mode_options  # seconds of import, wanted only here
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     _install_lowerings()
 
@@ -127,7 +130,10 @@ def compile_graph(
         return compile_fx.compile_fx_inner(module, examples, **options)
 
     patches = list_mode_options(mode) if mode else None
-    compiled = compile_fx.compile_fx(graph, list(inputs), inner_compile=inner, config_patches=patches)
+    # A context with a shape environment, for want of which Inductor would not look into its cache of graphs.
+    context = _guards.TracingContext(FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True))
+    with _guards.tracing(context):
+        compiled = compile_fx.compile_fx(graph, list(inputs), inner_compile=inner, config_patches=patches)
     return cast(Callable[..., Any], compiled)
 
 

@@ -105,6 +105,11 @@ class Model:
         with random.seeded(key), torch.device(device if device is not None else torch.get_default_device()):
             module = self._construct()
         params, state = self._skeleton_of(module).take(module)
+        del module  # so that its tensors go, one by one, as their copies are made
+        for leaves in (params, state):
+            for name in leaves:
+                # A constructor may hand out the same memory twice, or hold what the caller goes on to use.
+                leaves[name] = leaves[name].clone()
         return (params, state) if dtype is None else (tree.cast(params, dtype), tree.cast(state, dtype))
 
     def __call__(self, params: Params, state: State, *args: Any, **kwargs: Any) -> Any:

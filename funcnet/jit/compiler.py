@@ -31,7 +31,8 @@ def compile_flat(
     backend: str | Callable[..., Any],
     mode: str | None,
     static: Sequence[int],
-) -> tuple[Callable[..., Any], list[Tensor]]:
+    check: Callable[[list[Tensor]], None],
+) -> Callable[..., Any]:
     """Compile `f`, a function of tensors that returns a list of tensors, for inputs like these.
 
     Args:
@@ -41,9 +42,10 @@ def compile_flat(
         backend: "inductor", "aot_eager", "eager", or a function of (graph module, examples).
         mode: Inductor's mode: None, "reduce-overhead" (CUDA graphs), "max-autotune" ...
         static: the inputs whose address stays the same from call to call, which CUDA graphs need not copy.
+        check: called, before compiling, with the tensors that `f` closed over.
 
     Returns:
-        The compiled function, and the tensors that `f` closed over, which follow its inputs in every call.
+        The compiled function, which takes the inputs and then the tensors that `f` closed over.
     """
     if backend == "inductor" and any(t.device.type == "cpu" for t in inputs):
         _require_cpp_compiler(name)
@@ -51,6 +53,7 @@ def compile_flat(
         with torch.no_grad():
             graph = _compat.trace(f, inputs)
             captured = _lift_constants(graph)
+            check(captured)
             _keep_scalars(graph)
             compiled = _compat.compile_graph(graph, [*inputs, *captured], backend, mode, static)
     except Exception as error:
@@ -61,7 +64,7 @@ def compile_flat(
             f"a boolean mask): the value is known only when the compiled step runs. Write torch.where, a fixed-size "
             f"form, or make the argument static. Torch says: {str(error).splitlines()[0]}"
         ) from error
-    return compiled, captured
+    return compiled
 
 
 def _lift_constants(graph: torch.fx.GraphModule) -> list[Tensor]:

@@ -49,10 +49,18 @@ def poison_class(function: str, where: str) -> type[Tensor]:
 def check_separate(
     function: str, paths: Sequence[str], leaves: Sequence[Tensor], donated: Sequence[int], others: Sequence[int]
 ) -> None:
-    """Raise unless every donated leaf owns its memory: no other leaf of the call may share its storage."""
+    """Raise unless every donated leaf owns its memory: it fills it, and no other leaf of the call shares it."""
     owner: dict[int, int] = {}
     for i in donated:
-        address = leaves[i].untyped_storage().data_ptr()
+        storage = leaves[i].untyped_storage()
+        address = storage.data_ptr()
+        own = leaves[i].numel() * leaves[i].element_size()
+        if own and storage.nbytes() != own:
+            kind = "a view of a larger tensor" if storage.nbytes() > own else "an expanded tensor"
+            raise ValueError(
+                f"{function} donates {paths[i]}, which is {kind}: its memory is not its own to give. Pass a copy, as in "
+                f"tree.map(torch.clone, ...)."
+            )
         if address and owner.setdefault(address, i) != i:
             raise ValueError(
                 f"{function} donates {paths[owner[address]]} and {paths[i]}, which share one memory: it cannot hold "

@@ -9,7 +9,8 @@ import torch
 
 from funcnet import _compat
 from funcnet.jit.program import Call, Program
-from funcnet.jit.signature import Arguments, Static, argument_names, names_of
+from funcnet.jit.signature import Arguments, Static, argument_names, keyword_names, names_of
+from funcnet.transforms.gradients import differentiating
 
 __all__ = ["Jitted", "RecompileError", "jit"]
 
@@ -41,8 +42,9 @@ class Jitted(Generic[P, R]):
         self._name = getattr(f, "__name__", type(f).__name__)
         self._f = f
         self._parameters = argument_names(f)
-        self._donate = names_of(donate, self._parameters, "donate", self._name)
-        self._static = names_of(static, self._parameters, "static", self._name)
+        keywords = keyword_names(f)
+        self._donate = names_of(donate, self._parameters, "donate", self._name, keywords)
+        self._static = names_of(static, self._parameters, "static", self._name, keywords)
         self._mode, self._backend, self._max_compiles = mode, backend, max_compiles
         self._programs: dict[Any, list[Program]] = {}
         self._compiling = threading.Lock()
@@ -63,13 +65,14 @@ class Jitted(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the compiled function, compiling it first for a kind of arguments not met before."""
-        if _compat.transform_active():
+        tracing = _compat.tracing()
+        if _compat.transform_active() or (differentiating() and not tracing):
             raise TypeError(
                 f"{self._name} is jitted, and was called inside grad, vmap or another transform, which cannot look "
                 f"into a compiled graph. Compile at the edge: write jit(grad({self._name}.eager)), not "
                 f"grad(jit({self._name}))."
             )
-        if _compat.tracing():  # inside another jit: the outer one compiles it all
+        if tracing:  # inside another jit: the outer one compiles it all
             return self._f(*args, **kwargs)
         values = (*args, *kwargs.values())
         if self._static:

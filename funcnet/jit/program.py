@@ -3,6 +3,7 @@
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from funcnet import _compat, tree
 from funcnet.jit.compiler import compile_flat
 from funcnet.jit.donation import check_separate, poison_class
+from funcnet.jit.keyless import Keyless
 from funcnet.jit.layout import make_builder
-from funcnet.jit.signature import Arguments, Signature
+from funcnet.jit.signature import Arguments, Signature, Static
 
 __all__ = ["Program"]
 
@@ -56,15 +58,22 @@ class Program:
         _refuse_arguments(name, arguments)
         self._static_leaves = {i: leaf for i, leaf in enumerate(arguments.leaves) if i not in set(tensors)}
         donated = [i for i in tensors if arguments.owners[i] in donated_arguments]
+        self.captured: list[Tensor] = []
         self._check_separate(arguments.leaves, donated)
         self._candidates = [(k, [i for i in donated if arguments.owners[i] == k]) for k in donated_arguments]
-        self.compiled, self.captured = compile_flat(
+
+        def check(captured: list[Tensor]) -> None:
+            self.captured = captured
+            self._check_separate(arguments.leaves, donated)
+
+        self.compiled = compile_flat(
             self._flat,
             [arguments.leaves[i] for i in tensors],
             name=name,
             backend=backend,
             mode=mode,
             static=[n for n, i in enumerate(tensors) if i in donated],
+            check=check,
         )
         self.donated = [i for i in donated if i in self._pairs]
         self._others = [i for i in range(len(arguments.leaves)) if i not in set(self.donated)]
@@ -88,7 +97,8 @@ class Program:
         """The function over flat tensors, with the results written back into the donated ones."""
         leaves = dict(zip(self.signature.tensors, tensors, strict=True)) | self._static_leaves
         values = tree.unflatten(self.signature.treedef, [leaves[i] for i in range(len(leaves))])
-        output = self._call(*values)
+        with Keyless(self.name):
+            output = self._call(*values)
         results, self._outdef = tree.flatten(output)
         self._pairs = self._pair(output, results, leaves)
         sources = {out: i for i, out in self._pairs.items()}
@@ -108,7 +118,9 @@ class Program:
                 self._plan.append(("donated", sources[n]))
             elif isinstance(result, Tensor):
                 self._plan.append(("returned", len(returned)))
-                returned.append(result.detach())
+                # Two results of one memory could not be donated apart from each other.
+                again = any(_compat.same_storage(result, t) for t in returned)
+                returned.append(result.clone() if again else result.detach())
             else:
                 self._plan.append(("constant", result))
         return returned
@@ -172,7 +184,10 @@ class Program:
         if donated:
             mine = set(donated)
             others = [i for i in self.signature.tensors if i not in mine]
-            check_separate(self.name, self.signature.paths, leaves, donated, others)
+            # What the function closed over is an argument as well, without a place in the caller's trees.
+            hidden = range(len(leaves), len(leaves) + len(self.captured))
+            paths = [*self.signature.paths, *(f"a tensor that {self.name} closes over" for _ in hidden)]
+            check_separate(self.name, paths, [*leaves, *self.captured], donated, [*others, *hidden])
 
     def run(self, call: Call) -> Any:
         """Run the graph on a matched call."""
@@ -217,6 +232,17 @@ def _refuse_arguments(name: str, arguments: Arguments) -> None:
             raise TypeError(
                 f"{path} requires grad, and no gradient flows through {name}, which is jitted: take it inside, as in "
                 f"jit(value_and_grad(loss)), and pass {path}.detach()."
+            )
+        if isinstance(leaf, Static) and any(hasattr(member, "__array__") for member in tree.leaves(leaf.value)):
+            raise TypeError(
+                f"{path} is static and holds an array, whose values would be frozen into the graph of {name}. Leave "
+                f"{path} out of static=: tensors are arguments that may change."
+            )
+        members = fields(leaf) if is_dataclass(leaf) and not isinstance(leaf, type) else ()
+        if any(isinstance(getattr(leaf, member.name, None), Tensor) for member in members):
+            raise TypeError(
+                f"{path} is a {type(leaf).__name__} that holds tensors, and is no tree, so they would be frozen into the "
+                f"graph of {name}. Decorate the class with @tree.register_dataclass."
             )
         if hasattr(leaf, "__array__") and not isinstance(leaf, Tensor):
             raise TypeError(

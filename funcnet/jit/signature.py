@@ -1,8 +1,8 @@
 """What one compilation was made for: the structure and metadata of every argument, and how a call differs from it."""
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -12,14 +12,25 @@ from funcnet import tree
 from funcnet.jit.layout import MismatchError, make_reader
 from funcnet.tree import TreeDef
 
-__all__ = ["Arguments", "Signature", "Static", "argument_names", "names_of"]
+__all__ = ["Arguments", "Signature", "Static", "argument_names", "keyword_names", "names_of"]
 
 
-@dataclass(frozen=True)
 class Static:
-    """A static argument: one leaf, whatever it is, compared by `==`."""
+    """A static argument: one leaf, whatever it is, compared by `==`, and its members by type as well (1 is not 1.0)."""
 
-    value: Any
+    def __init__(self, value: Any) -> None:
+        """Take the value, and its members as they are now."""
+        self.value = value
+        leaves, treedef = tree.flatten(value)
+        self.members = treedef, [(type(leaf), leaf) for leaf in leaves]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and self.members == other.members
+
+    __hash__ = None  # type: ignore[assignment]  # a list may be static
+
+    def __repr__(self) -> str:
+        return repr(self.value)
 
 
 class Arguments(NamedTuple):
@@ -49,7 +60,7 @@ class Signature:
         """Take the signature of a call."""
         self.paths = arguments.paths
         self.treedef = arguments.treedef
-        self.facts = [_facts(leaf) for leaf in arguments.leaves]
+        self.facts = [_facts(_remembered(leaf)) for leaf in arguments.leaves]
         self.tensors = [i for i, leaf in enumerate(arguments.leaves) if isinstance(leaf, Tensor)]
         self._read = make_reader(arguments.treedef)
 
@@ -92,6 +103,17 @@ class Signature:
         return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
 
 
+def _remembered(leaf: Any) -> Any:
+    """A leaf that stays as it is when the caller goes on to change the object, where its type has an `==`."""
+    if isinstance(leaf, Tensor) or type(leaf).__eq__ is object.__eq__:
+        return leaf
+    try:
+        kept = copy.deepcopy(leaf)
+        return kept if kept == leaf else leaf
+    except Exception:  # what cannot be copied or compared is taken as it is
+        return leaf
+
+
 def _facts(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         return (leaf.shape, leaf.dtype, leaf.device, leaf.stride(), leaf.requires_grad)
@@ -122,8 +144,19 @@ def argument_names(f: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind in positional)
 
 
-def names_of(which: Any, names: Sequence[str], word: str, function: str) -> frozenset[str]:
-    """The names of arguments given by position or name, one or several."""
+def keyword_names(f: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a function's keyword-only parameters."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
+
+
+def names_of(
+    which: Any, names: Sequence[str], word: str, function: str, keywords: Sequence[str] = ()
+) -> frozenset[str]:
+    """The names of arguments given by position or name, one or several; those in `keywords` by name alone."""
     found = []
     for item in (which,) if isinstance(which, int | str) else tuple(which):
         if isinstance(item, int) and not -len(names) <= item < len(names):
@@ -131,10 +164,10 @@ def names_of(which: Any, names: Sequence[str], word: str, function: str) -> froz
                 f"jit({function}, {word}={item}): {function} has {len(names)} positional arguments "
                 f"({', '.join(names)})."
             )
-        if isinstance(item, str) and item not in names:
+        if isinstance(item, str) and item not in (*names, *keywords):
             raise ValueError(
-                f"jit({function}, {word}={item!r}): {function} has no positional argument of that name, but "
-                f"{', '.join(names)}."
+                f"jit({function}, {word}={item!r}): {function} has no argument of that name, but "
+                f"{', '.join((*names, *keywords))}."
             )
         found.append(names[item] if isinstance(item, int) else item)
     return frozenset(found)

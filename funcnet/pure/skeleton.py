@@ -128,11 +128,15 @@ class Skeleton:
 
     def __init__(self, module: nn.Module) -> None:
         """Take the skeleton of a module, which is left as it is."""
+        _refuse_scripted(module)
         tensors, self.places = _places(module)
         _refuse_lazy(tensors)
         # Handing deepcopy the copies of the tensors beforehand makes it copy no storage.
         memo: dict[int, Any] = {id(t): _on_meta(t) for t in tensors.values()}
-        self.template = copy.deepcopy(module, memo)
+        try:
+            self.template = copy.deepcopy(module, memo)
+        except (TypeError, RuntimeError, NotImplementedError) as error:
+            raise _uncopyable(module, memo, error) from error
         owners = {name: (place, module.get_submodule(place.owner)) for place in self.places for name in place.names}
         self.leaves: dict[str, Leaf] = {}
         for name, tensor in tensors.items():
@@ -205,3 +209,29 @@ def _refuse_lazy(tensors: Mapping[str, Tensor]) -> None:
             f"{lazy[0]!r} is a lazy parameter, whose shape is known only after a first call. Call the module once on "
             f"an example, then use Model.from_module(module), or construct it with its sizes."
         )
+
+
+def _refuse_scripted(module: nn.Module) -> None:
+    for path, submodule in module.named_modules():
+        if isinstance(submodule, torch.jit.ScriptModule):
+            where = f"submodule {path!r} of {type(module).__name__}" if path else "this module"
+            raise TypeError(
+                f"{where} is scripted by TorchScript, and its tensors cannot be put in for one call. Use the Python "
+                f"module that it was scripted from."
+            )
+
+
+def _uncopyable(module: nn.Module, memo: dict[int, Any], error: Exception) -> TypeError:
+    """The error of a module that deepcopy refuses, with the attribute that it fails on."""
+    for owner, submodule in module.named_modules():
+        for key, value in vars(submodule).items():
+            try:
+                if key not in _NO_TENSORS:
+                    copy.deepcopy(value, dict(memo))
+            except (TypeError, RuntimeError, NotImplementedError):
+                return TypeError(
+                    f"attribute {'.'.join(filter(None, (owner, key)))!r} of {type(module).__name__} is a "
+                    f"{type(value).__name__} that cannot be copied ({error}), and every call runs on a copy of the "
+                    f"module. Keep it outside the module, or give it a __deepcopy__ that returns itself."
+                )
+    return TypeError(f"{type(module).__name__} cannot be copied ({error}), and every call runs on a copy of it.")

@@ -17,10 +17,8 @@ N = 4000
 DISCRETE = {"bernoulli", "randint", "geometric", "poisson", "binomial"}
 
 
-@every
+@pytest.mark.parametrize("entry", [e for e in SCALAR if e.law is not None], ids=ids)
 def test_law(entry: Entry) -> None:
-    if entry.law is None:
-        pytest.skip("has a test of its own")
     # float32 rounds most draws of a tiny gamma to zero.
     kwargs = {"dtype": torch.float64} if entry.name == "gamma" else {}
     x = entry.draw(random.key(11), (N,), **kwargs).double().numpy()
@@ -52,10 +50,8 @@ def test_shape(entry: Entry, shape: tuple[int, ...]) -> None:
     assert tuple(entry.draw(random.key(0), shape).shape) == shape
 
 
-@every
+@pytest.mark.parametrize("entry", [e for e in SCALAR if e.name not in {*DISCRETE, "rademacher"}], ids=ids)
 def test_dtype(entry: Entry) -> None:
-    if entry.name in {*DISCRETE, "rademacher"}:
-        pytest.skip("not floating")
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         assert entry.draw(random.key(0), (3,), dtype=dtype).dtype == dtype
 
@@ -96,10 +92,8 @@ def test_compiled_is_eager(entry: Entry) -> None:
     torch.testing.assert_close(compiled(random.key(8)), entry.draw(random.key(8), (5,)), rtol=1e-6, atol=1e-6)
 
 
-@every
+@pytest.mark.parametrize("entry", [e for e in SCALAR if e.differentiable], ids=ids)
 def test_gradient_is_that_of_the_mean(entry: Entry) -> None:
-    if not entry.differentiable:
-        pytest.skip("no reparametrisation")
     args = tuple(torch.tensor(float(a), dtype=torch.float64) for a in entry.args)
     f = getattr(random, entry.name)
     n = 2000
