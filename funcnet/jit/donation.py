@@ -58,8 +58,8 @@ def check_separate(
         if own and storage.nbytes() != own:
             kind = "a view of a larger tensor" if storage.nbytes() > own else "an expanded tensor"
             raise ValueError(
-                f"{function} donates {paths[i]}, which is {kind}: its memory is not its own to give. Pass a copy, as in "
-                f"tree.map(torch.clone, ...)."
+                f"{function} donates {paths[i]}, which is {kind}: its memory is not its own to give. Pass a copy, as "
+                f"in tree.map(torch.clone, ...)."
             )
         if address and owner.setdefault(address, i) != i:
             raise ValueError(

@@ -28,6 +28,6 @@ class Keyless(KeyedMode):
     def missing_key(self) -> Exception:
         """The error of a draw."""
         return TypeError(
-            f"{self._name} is jitted, and draws random numbers without a key. Give it a key as an argument, and inside "
-            f"write model.apply(..., key=key), random.normal(key, shape), or `with random.seeded(key):` around the draw."
+            f"{self._name} is jitted, and draws random numbers without a key. Give it a key as an argument, and "
+            f"inside write model.apply(..., key=key), random.normal(key, shape), or `with random.seeded(key):`."
         )

@@ -241,8 +241,8 @@ def _refuse_arguments(name: str, arguments: Arguments) -> None:
         members = fields(leaf) if is_dataclass(leaf) and not isinstance(leaf, type) else ()
         if any(isinstance(getattr(leaf, member.name, None), Tensor) for member in members):
             raise TypeError(
-                f"{path} is a {type(leaf).__name__} that holds tensors, and is no tree, so they would be frozen into the "
-                f"graph of {name}. Decorate the class with @tree.register_dataclass."
+                f"{path} is a {type(leaf).__name__} that holds tensors, and is no tree, so they would be frozen into "
+                f"the graph of {name}. Decorate the class with @tree.register_dataclass."
             )
         if hasattr(leaf, "__array__") and not isinstance(leaf, Tensor):
             raise TypeError(

@@ -25,11 +25,13 @@ class Static:
         self.members = treedef, [(type(leaf), leaf) for leaf in leaves]
 
     def __eq__(self, other: object) -> bool:
+        """Whether the members are the same, and of the same types."""
         return isinstance(other, Static) and self.members == other.members
 
     __hash__ = None  # type: ignore[assignment]  # a list may be static
 
     def __repr__(self) -> str:
+        """The value's own."""
         return repr(self.value)
 
 
@@ -105,7 +107,7 @@ class Signature:
 
 def _remembered(leaf: Any) -> Any:
     """A leaf that stays as it is when the caller goes on to change the object, where its type has an `==`."""
-    if isinstance(leaf, Tensor) or type(leaf).__eq__ is object.__eq__:
+    if isinstance(leaf, Tensor) or type(leaf).__eq__ is object.__eq__:  # type: ignore[comparison-overlap]  # bound or not, they are one object
         return leaf
     try:
         kept = copy.deepcopy(leaf)

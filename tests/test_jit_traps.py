@@ -1,0 +1,128 @@
+"""Where a compiled step could silently go on with the wrong memory, value or key."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from funcnet import jit, random
+
+X = random.normal(random.key(0), (2, 3))
+
+
+def traced(f, **options):
+    return jit(f, backend="aot_eager", **options)
+
+
+def test_static_values_are_compared_by_type_too():
+    f = traced(lambda x, n: x * n, static=1)
+    x = torch.tensor([1, 2])
+    assert f(x, 2).dtype == torch.int64
+    assert f(x, 2.0).dtype == torch.float32
+    assert f(x, 2).dtype == torch.int64
+    assert f.compiles == 2
+
+
+def test_a_static_list_changed_in_place_is_another_value():
+    f = traced(lambda x, shape: x.reshape(shape), static=1)
+    shape = [3, 2]
+    assert f(X, shape).shape == (3, 2)
+    shape[:] = [6]
+    assert f(X, shape).shape == (6,)
+
+
+def test_a_configuration_changed_in_place_is_another_value():
+    @dataclass
+    class Config:
+        rate: float
+
+    f, config = traced(lambda x, c: x * c.rate), Config(2.0)
+    assert torch.equal(f(X, config), 2 * X)
+    config.rate = 3.0
+    assert torch.equal(f(X, config), 3 * X)
+    assert torch.equal(f(X, Config(3.0)), 3 * X)
+    assert f.compiles == 2
+
+
+def test_keyword_only_arguments_may_be_static_or_donated():
+    f = traced(lambda x, *, shape: x.reshape(shape), static="shape")
+    assert f(X, shape=[6]).shape == (6,)
+    g, w = traced(lambda x, *, w: w + x, donate="w"), torch.ones(2, 3)
+    address = w.data_ptr()
+    assert g(X, w=w).data_ptr() == address
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_results_never_share_memory_with_each_other(backend):
+    def f(x):
+        y = x @ x.T
+        return {"new": y, "average": y, "flat": y.view(-1), "row": y[0]}
+
+    results = jit(f, backend=backend)(X)
+    assert len({t.untyped_storage().data_ptr() for t in results.values()}) == 4
+    kept = results["average"].clone()
+    traced(lambda w: w + 100, donate=0)(results["new"])
+    assert torch.equal(results["average"], kept)
+
+
+@pytest.mark.parametrize(
+    ("leaf", "message"),
+    [
+        (lambda: torch.zeros(2, 3)[0], r"donates p.w, which is a view of a larger tensor.* Pass a copy"),
+        (lambda: torch.zeros(3, 2)[:, 0], r"donates p.w, which is a view of a larger tensor"),
+        (lambda: torch.zeros(1, 3).expand(2, 3), r"donates p.w, which is an expanded tensor"),
+        (lambda: random.split(random.key(0))[0], r"donates p.w, which is a view of a larger tensor"),
+    ],
+)
+def test_donating_memory_that_is_not_all_its_own_is_refused(leaf, message):
+    with pytest.raises(ValueError, match=message):
+        traced(lambda p: {"w": p["w"] + 1}, donate=0)({"w": leaf()})
+
+
+@pytest.mark.parametrize("view", [lambda w: w, lambda w: w.view(-1)])
+def test_donating_what_the_function_closes_over_is_refused(view):
+    w = torch.ones(3)
+    hidden = view(w)
+    f = traced(lambda x: x + hidden, donate=0)
+    with pytest.raises(ValueError, match=r"a tensor that <lambda> closes over shares the memory of x"):
+        f(w)
+    assert torch.equal(f(torch.zeros(3)), torch.ones(3))
+    with pytest.raises(ValueError, match=r"a tensor that <lambda> closes over shares the memory of x"):
+        f(w)
+
+
+@pytest.mark.parametrize("draw", [lambda x: F.dropout(x), lambda x: x + torch.rand(3), lambda x: x.clone().normal_()])
+def test_a_draw_without_a_key_is_refused(draw):
+    f = traced(draw)
+    with pytest.raises(TypeError, match=r"is jitted, and draws random numbers without a key"):
+        f(X)
+    # A key around the call would stay in the graph for all later calls.
+    with random.seeded(random.key(1)), pytest.raises(TypeError, match=r"draws random numbers without a key"):
+        f(X)
+
+    def keyed(x, key):
+        with random.seeded(key):
+            return draw(x)
+
+    g = traced(keyed)
+    assert torch.equal(g(X, random.key(1)), keyed(X, random.key(1)))
+    assert not torch.equal(g(X, random.key(2)), g(X, random.key(1)))
+
+
+@dataclass
+class Pair:
+    left: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: traced(lambda x, s: x, static=1)(X, torch.ones(2)), r"s is static and holds an array"),
+        (lambda: traced(lambda x, s: x, static=1)(X, [torch.ones(2).numpy()]), r"s is static and holds an array"),
+        (lambda: traced(lambda p: p.left)(Pair(X)), r"p is a Pair that holds tensors.*register_dataclass"),
+    ],
+)
+def test_tensors_where_they_would_be_frozen(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
