@@ -130,10 +130,12 @@ def compile_graph(
         return compile_fx.compile_fx_inner(module, examples, **options)
 
     patches = list_mode_options(mode) if mode else None
-    # A context with a shape environment, for want of which Inductor would not look into its cache of graphs.
-    context = _guards.TracingContext(FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True))
-    with _guards.tracing(context):
-        compiled = compile_fx.compile_fx(graph, list(inputs), inner_compile=inner, config_patches=patches)
+    # A context with a shape environment, for want of which Inductor would not look into its cache of graphs; and inputs
+    # faked here, since it would take the sizes of real ones for variables.
+    faked = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    examples = [faked.from_tensor(t, static_shapes=True) for t in inputs]
+    with _guards.tracing(_guards.TracingContext(faked)):
+        compiled = compile_fx.compile_fx(graph, examples, inner_compile=inner, config_patches=patches)
     return cast(Callable[..., Any], compiled)
 
 

@@ -3,9 +3,6 @@
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
-from fnmatch import fnmatchcase
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import torch
@@ -13,6 +10,7 @@ from torch import Tensor, nn
 
 from funcnet import _compat, random, tree
 from funcnet.pure import Body, MissingKeyError, PureMode, Skeleton
+from funcnet.pure.calls import capture_outputs, innermost, method_of
 
 __all__ = ["Model", "Params", "State"]
 
@@ -155,11 +153,11 @@ class Model:
             lent = {name: values[name].clone() for name in skeleton.lent[train]}
             filled = values | lent
             body.fill(filled)
-            captured, handles = _capture(body, capture) if capture else ({}, [])
+            captured, handles = capture_outputs(body, capture) if capture else ({}, [])
             mode = PureMode(key, {id(filled[name]): name for name in state if name in filled})
             try:
                 with mode:
-                    output = _method(body.module, method)(*args, **kwargs)
+                    output = method_of(body.module, method)(*args, **kwargs)
             except Exception as error:
                 _locate(error, body, self, train)
                 raise
@@ -263,42 +261,6 @@ def _check_call(constructor: Callable[..., Any], name: str, args: Any, kwargs: A
         raise TypeError(f"Model({name}, ...) cannot call {name}{signature}: {error}.") from None
 
 
-def _method(module: nn.Module, method: str | Callable[..., Any] | None) -> Callable[..., Any]:
-    if method is None:
-        return module
-    if callable(method):
-        return lambda *args, **kwargs: method(module, *args, **kwargs)
-    found: Callable[..., Any] | None = getattr(module, method, None)
-    if not callable(found):
-        names = [name for name in dir(module) if not name.startswith("_")]
-        near = ", ".join(get_close_matches(method, names, 3))
-        raise AttributeError(
-            f"{type(module).__name__} has no method {method!r}" + (f"; near names: {near}." if near else ".")
-        )
-    return found
-
-
-def _capture(body: Body, patterns: Sequence[str]) -> tuple[dict[str, Any], list[Any]]:
-    """A dict that the outputs of the matching submodules go to, and the hooks that put them there."""
-    patterns = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    captured: dict[str, Any] = {}
-    names = [name for name, _ in body.module.named_modules() if name]
-    chosen = [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            near = get_close_matches(pattern, names, 3, 0.4) or names[:3]
-            raise KeyError(f"capture={pattern!r} matches no submodule; near names: {', '.join(near)}.")
-
-    def hook_of(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            count = sum(key == name or key.startswith(f"{name}:") for key in captured)
-            captured[f"{name}:{count}" if count else name] = output
-
-        return hook
-
-    return captured, [body.module.get_submodule(name).register_forward_hook(hook_of(name)) for name in chosen]
-
-
 def _written(lent: Tensor) -> bool:
     """Whether the call wrote into a buffer that it was lent: a fresh copy counts its writes from zero.
 
@@ -309,7 +271,7 @@ def _written(lent: Tensor) -> bool:
 
 def _locate(error: Exception, body: Body, model: Model, train: bool) -> None:
     """Say in an error which submodule it arose in."""
-    path = _innermost(error.__traceback__, body)
+    path = innermost(error.__traceback__, body)
     where = repr(model)
     if path:
         where = f"submodule {path!r} ({type(body.module.get_submodule(path)).__name__}) of {model!r}"
@@ -319,11 +281,3 @@ def _locate(error: Exception, body: Body, model: Model, train: bool) -> None:
             f"{where} {error}. Write model.apply(params, state, x, {how}key=random.key(0))."
         ) from None
     error.add_note(f"raised in {where}")
-
-
-def _innermost(traceback: TracebackType | None, body: Body) -> str:
-    path = ""
-    while traceback is not None:
-        path = body.paths.get(id(traceback.tb_frame.f_locals.get("self")), path)
-        traceback = traceback.tb_next
-    return path

@@ -97,3 +97,16 @@ def test_an_epoch_without_batches_is_explained():
         fit(step, start(), spent, epochs=2, progress=False)
     with pytest.raises(ValueError, match=r"epoch 0 has no batch.*batch size over the size of the data"):
         fit(step, start(), lambda epoch: data.batches(None, ROWS, 25), progress=False)
+
+
+def test_fit_takes_numbers_as_metrics_and_refuses_names_that_change():
+    def step(ts, batch):
+        return ts, {"loss": 2.0 * batch}
+
+    assert fit(step, None, [1.0, 2.0], progress=False)[1] == [{"loss": 3.0}]
+
+    def changing(ts, batch):
+        return ts, {f"loss{batch}": torch.tensor(1.0)}
+
+    with pytest.raises(ValueError, match=r"the metrics \['loss2'\], and \['loss1'\] before"):
+        fit(changing, None, [1, 2], progress=False)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -37,9 +38,8 @@ def fit(
         The last state, and for each epoch the mean of each metric with what `evaluate` returned.
 
     Raises:
-        ValueError: an epoch has no batch.
+        ValueError: an epoch has no batch, or the names of the metrics change.
 
-    >>> import torch
     >>> def step(ts, batch):
     ...     return ts + batch, {"loss": batch}
     >>> fit(step, torch.tensor(0.0), [torch.tensor(1.0), torch.tensor(2.0)], epochs=2, progress=False)
@@ -54,10 +54,14 @@ def fit(
             count = 0
             for batch in batches(epoch) if callable(batches) else batches:
                 ts, metrics = step(ts, batch)
+                if total and metrics.keys() != total.keys():
+                    raise ValueError(
+                        f"the step returned the metrics {sorted(metrics)}, and {sorted(total)} before: a mean needs the "
+                        f"same names from every step."
+                    )
                 # Sums stay tensors, so that no step waits for the device.
-                total = {
-                    name: total[name] + value.detach() if total else value.detach() for name, value in metrics.items()
-                }
+                values = {name: torch.as_tensor(value).detach() for name, value in metrics.items()}
+                total = {name: total[name] + value if total else value for name, value in values.items()}
                 count += 1
             if not count:
                 raise ValueError(
