@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from funcnet import random
+from funcnet import jit, random
 
 
 def paired(calls: dict[str, Callable[[], object]], seconds: float = 1.0) -> dict[str, tuple[float, float, float]]:
@@ -25,9 +25,11 @@ def paired(calls: dict[str, Callable[[], object]], seconds: float = 1.0) -> dict
 
 def main() -> None:
     k = random.key(0)
+    for _ in range(80):  # after so many elements the eager draws are compiled as well
+        random.uniform(k, (10**6,))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads; microseconds: median (quartiles), ratio")
     for n in (10**3, 10**4, 10**5, 10**6):
-        compiled = torch.compile(lambda k, n=n: random.uniform(k, (n,)), fullgraph=True)
+        compiled = jit(lambda k, n=n: random.uniform(k, (n,)))
         rows = paired(
             {
                 "torch.rand": lambda n=n: torch.rand(n),

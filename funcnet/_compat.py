@@ -3,6 +3,7 @@
 Each entry says what it is for, the versions it was checked on, and what happens where it is missing.
 """
 
+import sys
 from collections import namedtuple
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -334,12 +335,19 @@ def lower_elementwise(operator: str, body: Callable[..., tuple[Any, ...]]) -> No
     _LOWERINGS[operator] = body
 
 
+def meet_inductor() -> None:
+    """Register the lowerings if Inductor is at work, which then is imported."""
+    if _LOWERINGS and "torch._inductor.lowering" in sys.modules:
+        _install_lowerings()
+
+
 def _install_lowerings() -> None:
     """Register the lowerings, once Inductor is imported anyhow. Checked on 2.15.0."""
     from torch._inductor import ir, lowering
     from torch._inductor.virtualized import ops
 
-    lowering.register_lowering(KEEP, type_promotion_kind=None)(_lower_keep)
+    if _LOWERINGS:
+        lowering.register_lowering(KEEP, type_promotion_kind=None)(_lower_keep)
     while _LOWERINGS:
         name, body = _LOWERINGS.popitem()
         namespace, _, short = name.partition("::")

@@ -14,6 +14,7 @@ __all__ = ["capture_outputs", "innermost", "method_of"]
 
 
 def method_of(module: nn.Module, method: str | Callable[..., Any] | None) -> Callable[..., Any]:
+    """What to call: the module itself, one of its methods, or a function of it."""
     if method is None:
         return module
     if callable(method):
@@ -50,6 +51,7 @@ def capture_outputs(body: Body, patterns: Sequence[str]) -> tuple[dict[str, Any]
 
 
 def innermost(traceback: TracebackType | None, body: Body) -> str:
+    """The path of the innermost submodule that a traceback passed through; empty for the module itself."""
     path = ""
     while traceback is not None:
         path = body.paths.get(id(traceback.tb_frame.f_locals.get("self")), path)

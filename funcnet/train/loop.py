@@ -56,8 +56,8 @@ def fit(
                 ts, metrics = step(ts, batch)
                 if total and metrics.keys() != total.keys():
                     raise ValueError(
-                        f"the step returned the metrics {sorted(metrics)}, and {sorted(total)} before: a mean needs the "
-                        f"same names from every step."
+                        f"the step returned the metrics {sorted(metrics)}, and {sorted(total)} before: a mean needs "
+                        f"the same names from every step."
                     )
                 # Sums stay tensors, so that no step waits for the device.
                 values = {name: torch.as_tensor(value).detach() for name, value in metrics.items()}
