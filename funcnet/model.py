@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from funcnet import _compat, random, tree
 from funcnet.pure import Body, MissingKeyError, PureMode, Skeleton
-from funcnet.pure.calls import capture_outputs, innermost, method_of
+from funcnet.pure.calls import capture_outputs, innermost, method_of, versions
 
 __all__ = ["Model", "Params", "State"]
 
@@ -144,6 +144,7 @@ class Model:
         Raises:
             TreeMismatchError: a tensor is missing, unexpected or of the wrong shape.
             MissingKeyError: the call draws random numbers, and there is no key.
+            RuntimeError: the module wrote into a parameter or an argument, which is changed by then.
         """
         skeleton = self._skeleton or self._skeleton_of(None)
         values = self._values(skeleton, params, state)
@@ -155,6 +156,7 @@ class Model:
             body.fill(filled)
             captured, handles = capture_outputs(body, capture) if capture else ({}, [])
             mode = PureMode(key, {id(filled[name]): name for name in state if name in filled})
+            before = versions((*values.values(), *args))
             try:
                 with mode:
                     output = method_of(body.module, method)(*args, **kwargs)
@@ -165,6 +167,8 @@ class Model:
                 for handle in handles:
                     handle.remove()
             changed = body.changed(filled)
+        if versions((*values.values(), *args)) != before:
+            self._refuse_writing(before, values, args)
         written = {name: copy for name, copy in lent.items() if _written(copy)}
         news = written | changed | mode.updates
         new_state = {name: news.get(name, value) for name, value in state.items()}
@@ -232,6 +236,16 @@ class Model:
         if not good:
             self._refuse(skeleton, params, state)
         return values
+
+    def _refuse_writing(self, before: list[int], values: dict[str, Tensor], args: tuple[Any, ...]) -> None:
+        names = [*map(repr, values), *(f"its argument {i}" for i in range(len(args)))]
+        after = versions((*values.values(), *args))
+        wrote = [name for name, a, b in zip(names, before, after, strict=True) if a != b]
+        raise RuntimeError(
+            f"{self!r} wrote into {', '.join(wrote[:5])} in place, so the caller's tensor is changed, and the same "
+            f"call would give another result now. Compute out of place (w * 0.5, relu without inplace=True), keep what "
+            f"changes in a buffer, which comes back as new state, or pass a copy."
+        )
 
     def _refuse(self, skeleton: Skeleton, params: Params, state: State) -> None:
         both = sorted(params.keys() & state.keys())

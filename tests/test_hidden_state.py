@@ -183,3 +183,32 @@ def test_a_train_method_may_return_nothing():
             return x * 2 if self.training else x
 
     assert torch.equal(Model(Silent).apply({}, {}, X, train=True)[0], 2 * X)
+
+
+class Decaying(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.weight.mul_(0.5)
+        return x * self.weight
+
+
+def test_a_forward_that_writes_its_parameter_is_refused():
+    model = Model(Decaying)
+    params, state = model.init(random.key(0))
+    with pytest.raises(
+        RuntimeError, match=r"Model\(Decaying\) wrote into 'weight' in place.*keep what changes in a buffer"
+    ):
+        model(params, state, torch.ones(3))
+
+
+def test_a_forward_that_writes_its_input_is_refused():
+    model = Model(nn.ReLU, inplace=True)
+    with pytest.raises(RuntimeError, match=r"wrote into its argument 0 in place.*relu without inplace=True"):
+        model({}, {}, torch.tensor([-1.0, 1.0]))
+    inside = Model(lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True)))
+    params, state = inside.init(random.key(0))
+    assert (inside(params, state, torch.ones(1, 2)) >= 0).all()

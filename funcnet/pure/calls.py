@@ -1,16 +1,17 @@
 """What a call of a borrowed module may ask for: another method, the outputs of submodules, the place of an error."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from funcnet import _compat
 from funcnet.pure.skeleton import Body
 
-__all__ = ["capture_outputs", "innermost", "method_of"]
+__all__ = ["capture_outputs", "innermost", "method_of", "versions"]
 
 
 def method_of(module: nn.Module, method: str | Callable[..., Any] | None) -> Callable[..., Any]:
@@ -57,3 +58,10 @@ def innermost(traceback: TracebackType | None, body: Body) -> str:
         path = body.paths.get(id(traceback.tb_frame.f_locals.get("self")), path)
         traceback = traceback.tb_next
     return path
+
+
+def versions(values: Iterable[Any]) -> list[int]:
+    """How often each tensor was written in place; nothing inside a transform, whose wrappers do not count."""
+    if _compat.transform_active():
+        return []
+    return [v._version if isinstance(v, Tensor) and not v.is_inference() else 0 for v in values]
