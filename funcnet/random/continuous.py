@@ -20,7 +20,7 @@ def draw_normal(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tens
     """Standard normal numbers by inversion."""
     # One ulp above -1: both ends of the interval must stay finite.
     low = -1.0 + torch.finfo(dtype).eps / 2
-    if dtype == torch.float32:
+    if dtype in (torch.float32, torch.float64):
         # Here `1 - low` rounds to 2, by which scaling is exact: one rounding, and no need for a wider type.
         return erfinv(draw_unit(key, shape, dtype) * 2.0 + low) * math.sqrt(2)
     return erfinv(draw_uniform(key, shape, dtype, low, 1.0)) * math.sqrt(2)

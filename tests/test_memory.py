@@ -1,0 +1,15 @@
+"""Donation is worth its name only if the memory is really not there twice."""
+
+import sys
+
+import pytest
+
+from benchmarks import memory
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak resident set is read from /proc")
+def test_a_donated_step_peaks_as_an_optimizer_in_place():
+    peaks = memory.main(["--width", "2048", "--layers", "6"])
+    assert peaks["pure compiled, donated"] < 1.1 * peaks["module, in place"]
+    assert peaks["pure compiled"] > 1.3 * peaks["pure compiled, donated"]
