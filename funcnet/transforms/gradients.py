@@ -53,13 +53,11 @@ def value_and_grad(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) 
 
     def value_and_grad_of(*args: Any, **kwargs: Any) -> Any:
         check_arguments(f, "value_and_grad", args, positions)
-        # The autograd engine records nothing in inference mode, and would call every gradient zero.
-        inner = (
-            _compat.transform_active()
-            or _outermost.busy
-            or torch.is_inference_mode_enabled()
-            or _needs_outer_graph(args, kwargs)
-        )
+        if torch.is_inference_mode_enabled():
+            # Nothing is recorded there, and every gradient would be zero.
+            with torch.inference_mode(False):
+                return value_and_grad_of(*tree.map(_recordable, args), **tree.map(_recordable, kwargs))
+        inner = _compat.transform_active() or _outermost.busy or _needs_outer_graph(args, kwargs)
         engine = _func_engine if inner else _autograd_engine
         value, aux, grads = engine(f, positions, has_aux, args, kwargs)
         grads = grads[0] if isinstance(argnums, int) else grads
@@ -83,6 +81,11 @@ def grad(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) -> Functio
         return (grads, value[1]) if has_aux else grads
 
     return grad_of
+
+
+def _recordable(leaf: Any) -> Any:
+    """A tensor made in inference mode takes no part in autograd, but a copy of it does."""
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def _func_engine(f: Function, positions: tuple[int, ...], has_aux: bool, args: Any, kwargs: Any) -> Any:
