@@ -120,8 +120,7 @@ def _autograd_engine(f: Function, positions: tuple[int, ...], has_aux: bool, arg
     outer = torch.is_grad_enabled()
     for i in positions:
         flat, treedef = tree.flatten(arguments[i])
-        # A tensor made in inference mode takes no part in autograd, but a copy of it does.
-        fresh = [(leaf.clone() if leaf.is_inference() else leaf.detach()).requires_grad_() for leaf in flat]
+        fresh = [_recordable(leaf).detach().requires_grad_() for leaf in flat]
         layouts.append((treedef, len(fresh)))
         leaves += fresh
         arguments[i] = tree.unflatten(treedef, fresh)

@@ -1,12 +1,13 @@
 """The one error for two trees that should match and do not."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from .. import _compat
+from .causes import CAUSES, Difference, dtype_name, shape_of
 from .structure import PyTree, leaves_with_path
 
 __all__ = ["TreeMismatchError", "align", "check_like", "match"]
@@ -67,7 +68,7 @@ def _same_leaves(got: list[Any], want: list[Any], shape: bool, dtype: bool) -> b
         if isinstance(w, torch.Tensor):
             if not isinstance(g, torch.Tensor) or (shape and g.shape != w.shape) or (dtype and g.dtype != w.dtype):
                 return False
-        elif (shape and _shape(g) != _shape(w)) or (dtype and _dtype(g) != _dtype(w)):
+        elif (shape and shape_of(g) != shape_of(w)) or (dtype and dtype_name(g) != dtype_name(w)):
             return False
     return True
 
@@ -106,34 +107,12 @@ def _align(got: PyTree, want: PyTree, given: list[Any], wanted: list[Any]) -> bo
     return all(_align(g, w, given, wanted) for g, w in zip(got_children, want_children, strict=True))
 
 
-def _shape(leaf: Any) -> tuple[int, ...]:
-    return tuple(getattr(leaf, "shape", ()))
-
-
-def _dtype(leaf: Any) -> str:
-    return str(getattr(leaf, "dtype", type(leaf).__name__)).removeprefix("torch.")
-
-
-class _Difference(NamedTuple):
-    """Everything that differs between two trees, by path."""
-
-    what: str
-    against: str
-    got: dict[str, Any]
-    want: dict[str, Any]
-    missing: list[str]
-    unexpected: list[str]
-    kinds: list[str]  # an array or a number where a tensor belongs
-    shapes: list[str]
-    dtypes: list[str]
-
-
 def _message(got: PyTree, want: PyTree, what: str, against: str, shape: bool, dtype: bool) -> str:
     given, wanted = dict(leaves_with_path(got)), dict(leaves_with_path(want))
     common = [path for path in wanted if path in given]
     tensors = [p for p in common if isinstance(wanted[p], torch.Tensor)] if shape or dtype else []
     kinds = [p for p in tensors if not isinstance(given[p], torch.Tensor)]
-    difference = _Difference(
+    difference = Difference(
         what,
         against,
         given,
@@ -141,8 +120,8 @@ def _message(got: PyTree, want: PyTree, what: str, against: str, shape: bool, dt
         missing=[p for p in wanted if p not in given],
         unexpected=[p for p in given if p not in wanted],
         kinds=kinds,
-        shapes=[p for p in common if shape and p not in kinds and _shape(given[p]) != _shape(wanted[p])],
-        dtypes=[p for p in common if dtype and p not in kinds and _dtype(given[p]) != _dtype(wanted[p])],
+        shapes=[p for p in common if shape and p not in kinds and shape_of(given[p]) != shape_of(wanted[p])],
+        dtypes=[p for p in common if dtype and p not in kinds and dtype_name(given[p]) != dtype_name(wanted[p])],
     )
     counts = [
         (len(difference.missing), "missing"),
@@ -159,7 +138,7 @@ def _message(got: PyTree, want: PyTree, what: str, against: str, shape: bool, dt
             "as in tree.map(f, like)."
         )
     summary = ", ".join(f"{count} {word}" for count, word in counts if count)
-    cause = next((hint for rule in _HINTS if (hint := rule(difference))), "")
+    cause = next((hint for rule in CAUSES if (hint := rule(difference))), "")
     shown = lines[:_SHOWN] + ([f"  and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else [])
     return "\n".join([f"{what} does not match {against}: {summary}.{' ' + cause if cause else ''}", *shown])
 
@@ -180,142 +159,20 @@ def _indefinite(value: Any) -> str:
     return "None" if value is None else f"a {type(value).__name__}"
 
 
-def _lines(d: _Difference) -> Iterator[str]:
+def _lines(d: Difference) -> Iterator[str]:
     for path in d.missing:
         wanted = d.want[path]
-        yield f"  {path!r} is missing, a {_dtype(wanted)} of shape {_shape(wanted)}{_near(path, d.unexpected)}"
+        yield f"  {path!r} is missing, a {dtype_name(wanted)} of shape {shape_of(wanted)}{_near(path, d.unexpected)}"
     for path in d.unexpected:
         yield f"  {path!r} is unexpected{_near(path, d.missing)}"
     for path in d.kinds:
         yield f"  {path!r} is a {type(d.got[path]).__name__}, {d.against} wants a tensor"
     for path in d.shapes:
-        yield f"  {path!r} has shape {_shape(d.got[path])}, {d.against} wants {_shape(d.want[path])}"
+        yield f"  {path!r} has shape {shape_of(d.got[path])}, {d.against} wants {shape_of(d.want[path])}"
     for path in d.dtypes:
-        yield f"  {path!r} is {_dtype(d.got[path])}, {d.against} wants {_dtype(d.want[path])}"
+        yield f"  {path!r} is {dtype_name(d.got[path])}, {d.against} wants {dtype_name(d.want[path])}"
 
 
 def _near(path: str, others: list[str]) -> str:
     near = get_close_matches(path, others[:200], 1, 0.8)  # the 200 bounds a quadratic search in a huge tree
     return f" (near {near[0]!r})" if near else ""
-
-
-# Likely causes, the most specific first: each returns a sentence saying what to write, or None.
-
-
-def _prefix(d: _Difference) -> str | None:
-    if not d.missing or not d.unexpected:
-        return None
-    for longer, shorter, verb in ((d.unexpected, d.missing, "strip"), (d.missing, d.unexpected, "add")):
-        known = set(shorter)
-        parts = longer[0].split(".")
-        for cut in range(1, len(parts)):
-            prefix = ".".join(parts[:cut]) + "."
-            if all(name.startswith(prefix) and name[len(prefix) :] in known for name in longer):
-                change = "k.removeprefix({!r})" if verb == "strip" else "{!r} + k"
-                side = "the given" if verb == "strip" else "the wanted"
-                return (
-                    f"All {side} names share the prefix {prefix!r}: {verb} it, "
-                    f"{{{change.format(prefix)}: v for k, v in {d.what}.items()}}."
-                )
-    return None
-
-
-def _wrapped(d: _Difference) -> str | None:
-    for key in ("state_dict", "model", "params", "model_state_dict"):
-        inside = [name.removeprefix(key + ".") for name in d.unexpected if name.startswith(key + ".")]
-        if d.missing and set(inside) >= set(d.missing):
-            return f"The leaves lie under {key!r}: hand over {d.what}[{key!r}]."
-    return None
-
-
-def _empty(d: _Difference) -> str | None:
-    if d.got or not d.want:
-        return None
-    return f"{d.what} is empty: make it first, as in `params, state = model.init(key)`."
-
-
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked", "position_ids")
-
-
-def _buffers(d: _Difference) -> str | None:
-    inside = [name for name in d.unexpected if name.rpartition(".")[2] in _BUFFERS]
-    if inside and len(inside) == len(d.unexpected):
-        return (
-            "The unexpected names are buffers: they belong in state, the second of model.init's results, not in params."
-        )
-    return None
-
-
-def _strangers(d: _Difference) -> str | None:
-    if d.got and len(d.unexpected) == len(d.got) and len(d.missing) == len(d.want) and len(d.want) > 1:
-        return (
-            f"No name is common to both: {d.what} may belong to another model, or arguments may be swapped; "
-            "the order is apply(params, state, x)."
-        )
-    return None
-
-
-def _leading_axis(d: _Difference) -> str | None:
-    if not d.shapes or d.missing or d.unexpected:
-        return None
-    shapes = [(_shape(d.got[p]), _shape(d.want[p])) for p in d.shapes]
-    if all(g[1:] == w and g for g, w in shapes) and len({g[0] for g, _ in shapes}) == 1:
-        return (
-            f"Every one has a leading axis of {shapes[0][0][0]}, an ensemble or a batch: did you mean "
-            f"vmap over it? One member is tree.unstack({d.what})[0]."
-        )
-    if all(w[1:] == g and w for g, w in shapes) and len({w[0] for _, w in shapes}) == 1:
-        return (
-            f"{d.against} has a leading axis of {shapes[0][1][0]} that {d.what} lacks: stack the members with "
-            "tree.stack([...]), or take one with tree.unstack(...)[0]."
-        )
-    return None
-
-
-def _transposed(d: _Difference) -> str | None:
-    for path in d.shapes:
-        g, w = _shape(d.got[path]), _shape(d.want[path])
-        if len(g) >= 2 and g != w and g == (*w[:-2], w[-1], w[-2]):
-            return f"{d.what}[{path!r}] looks transposed: torch keeps (out, in), jax and flax (in, out); write leaf.mT."
-        if len(g) == 4 and g == (w[2], w[3], w[1], w[0]):
-            return f"{d.what}[{path!r}] looks like a jax kernel (h, w, in, out): write leaf.permute(3, 2, 0, 1)."
-    return None
-
-
-def _reshaped(d: _Difference) -> str | None:
-    for path in d.shapes:
-        g, w = _shape(d.got[path]), _shape(d.want[path])
-        if torch.Size(g).numel() == torch.Size(w).numel():
-            return f"{d.what}[{path!r}] has as many elements as it should: write leaf.reshape({w})."
-        if 1 in (torch.Size(g).numel(), torch.Size(w).numel()):
-            return f"{d.what}[{path!r}] would broadcast, which is never done silently: write leaf.expand(...) if meant."
-    return None
-
-
-def _not_tensors(d: _Difference) -> str | None:
-    if not d.kinds:
-        return None
-    return f"Make them tensors: tree.map(torch.as_tensor, {d.what})."
-
-
-def _dtypes(d: _Difference) -> str | None:
-    if not d.dtypes:
-        return None
-    path = d.dtypes[0]
-    given, wanted = _dtype(d.got[path]), _dtype(d.want[path])
-    why = "float64 is what numpy makes by default: " if given == "float64" else "Cast it: "
-    return f"{why}tree.cast({d.what}, torch.{wanted})." if "float" in wanted else f"Cast it: leaf.to(torch.{wanted})."
-
-
-_HINTS: tuple[Callable[[_Difference], str | None], ...] = (
-    _empty,
-    _prefix,
-    _wrapped,
-    _buffers,
-    _strangers,
-    _not_tensors,
-    _leading_axis,
-    _transposed,
-    _reshaped,
-    _dtypes,
-)
