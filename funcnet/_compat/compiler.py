@@ -1,0 +1,80 @@
+"""Tracing a function into a graph, and compiling the graph."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+
+from funcnet._compat.lowering import install_lowerings
+
+
+def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.GraphModule:
+    """Run `f` once on fake tensors and return the graph of what it did.
+
+    `make_fx` carries tensors that `f` closes over as constants of the graph only with `_allow_non_fake_inputs`.
+    Checked on 2.15.0.
+    """
+    from torch.fx.experimental.proxy_tensor import make_fx  # brings sympy: half a second that only jit needs
+
+    return make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+
+
+def is_data_dependent(error: Exception) -> bool:
+    """Whether tracing failed because Python asked for a tensor's value. Checked on 2.15.0."""
+    from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+    kinds = (DataDependentOutputException, DynamicOutputShapeException, GuardOnDataDependentSymNode)
+    return isinstance(error, kinds)
+
+
+def compile_graph(
+    graph: torch.fx.GraphModule,
+    inputs: Sequence[torch.Tensor],
+    backend: str | Callable[..., Any],
+    mode: str | None,
+    static: Sequence[int],
+) -> Callable[..., Any]:
+    """Compile a traced graph. Its callable takes the flat inputs: no Dynamo, whose pass would trace again and guard.
+
+    Inductor learns which inputs keep their address through `inner_compile`. Checked on 2.15.0.
+    """
+    if backend != "inductor":
+        function = torch._dynamo.lookup_backend(backend) if isinstance(backend, str) else backend
+        return cast(Callable[..., Any], function(graph, list(inputs)))
+    from torch import _guards
+    from torch._inductor import compile_fx, list_mode_options  # seconds of import, wanted only here
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+    install_lowerings()
+
+    def inner(module: Any, examples: Any, **options: Any) -> Any:
+        options["static_input_idxs"] = sorted({*options.get("static_input_idxs", ()), *static})
+        return compile_fx.compile_fx_inner(module, examples, **options)
+
+    patches = list_mode_options(mode) if mode else None
+    # A context with a shape environment, for want of which Inductor would not look into its cache of graphs; and inputs
+    # faked here, since it would take the sizes of real ones for variables.
+    faked = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
+    examples = [faked.from_tensor(t, static_shapes=True) for t in inputs]
+    with _guards.tracing(_guards.TracingContext(faked)):
+        compiled = compile_fx.compile_fx(graph, examples, inner_compile=inner, config_patches=patches)
+    return cast(Callable[..., Any], compiled)
+
+
+def cpp_compiler_problem() -> str | None:
+    """Why Inductor could not compile C++ here, or None if it can. Checked on 2.15.0."""
+    from torch._inductor import cpp_builder, exc
+
+    try:
+        cpp_builder.get_cpp_compiler()
+    except exc.InvalidCxxCompiler as e:
+        return str(e).splitlines()[0]
+    return None
+
+
+def same_storage(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors share memory, fake ones too. Checked on 2.15.0."""
+    shared: bool = cast(Any, torch._C)._is_alias_of(a, b)  # torch's stubs lack it
+    return shared

@@ -1,0 +1,1 @@
+"""Control flow, recomputation and derivatives of your own, under every transform."""
