@@ -2,10 +2,14 @@
 
 from importlib.metadata import version as _version
 
+from funcnet import counts as counts
 from funcnet import data as data
 from funcnet import optim as optim
 from funcnet import random as random
 from funcnet import tree as tree
+from funcnet.control import custom_jvp as custom_jvp
+from funcnet.control import custom_vjp as custom_vjp
+from funcnet.control import remat as remat
 from funcnet.jit import CompilerMissingError as CompilerMissingError
 from funcnet.jit import DonatedTensorError as DonatedTensorError
 from funcnet.jit import RecompileError as RecompileError

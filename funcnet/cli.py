@@ -1,10 +1,14 @@
-"""The command line: `funcnet demo`."""
+"""The command line: `funcnet demo`, `funcnet summary`, `funcnet check`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import cast
+
+from funcnet.counts import shell as summary
+from funcnet.testing import shell as check
 
 __all__ = ["main"]
 
@@ -23,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        return _demo(arguments.out, arguments.seed, arguments.eager)
+        return cast(int, arguments.run(arguments))
     except KeyboardInterrupt:
         return _stop("interrupted.", INTERRUPTED)
 
@@ -43,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where pictures and weights go")
     demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="where all randomness starts")
     demo.add_argument("--eager", action="store_true", help="compile nothing (needs no C++ compiler)")
+    demo.set_defaults(run=lambda arguments: _demo(arguments.out, arguments.seed, arguments.eager))
+    summary.add_parser(commands)
+    check.add_parser(commands)
     return parser
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from funcnet import _compat, random, tree
 from funcnet.pure import Body, MissingKeyError, PureMode, Skeleton
-from funcnet.pure.calls import capture_outputs, innermost, method_of, versions
+from funcnet.pure.calls import Hooks, innermost, method_of, versions
 
 __all__ = ["Model", "Params", "State"]
 
@@ -123,6 +123,7 @@ class Model:
         train: bool = False,
         method: str | Callable[..., Any] | None = None,
         capture: Sequence[str] = (),
+        perturb: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the module on these tensors.
@@ -135,6 +136,8 @@ class Model:
             train: train mode (dropout drops, BatchNorm uses the batch's statistics) instead of evaluation.
             method: another method to call than `forward`, by name or as a function of the module and `*args`.
             capture: globs of submodule names whose outputs are returned as well.
+            perturb: what is added to the outputs of submodules, by the names that `captured` has; None in it is zero.
+                The gradient with respect to it, at `tree.zeros_like(captured)`, is that of the captured outputs.
             **kwargs: what the module's forward is called with.
 
         Returns:
@@ -144,35 +147,50 @@ class Model:
         Raises:
             TreeMismatchError: a tensor is missing, unexpected or of the wrong shape.
             MissingKeyError: the call draws random numbers, and there is no key.
+            KeyError: `capture` or `perturb` names no submodule that is there, or none that is called.
             RuntimeError: the module wrote into a parameter or an argument, which is changed by then.
+
+        The gradient of one output with respect to an inner activation:
+
+        >>> from funcnet import grad
+        >>> model = Model(nn.Sequential, nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        >>> params, state = model.init(random.key(0))
+        >>> x = torch.ones(3)
+        >>> _, _, captured = model.apply(params, state, x, capture="1")
+        >>> score = lambda added: model.apply(params, state, x, perturb=added)[0][0]
+        >>> torch.equal(grad(score)(tree.zeros_like(captured))["1"], params["2.weight"][0])
+        True
         """
         skeleton = self._skeleton or self._skeleton_of(None)
         values = self._values(skeleton, params, state)
         if key is not None:
             random.check_key(key)
-        with skeleton.body(train) as body:
-            lent = {name: values[name].clone() for name in skeleton.lent[train]}
-            filled = values | lent
-            body.fill(filled)
-            captured, handles = capture_outputs(body, capture) if capture else ({}, [])
-            mode = PureMode(key, {id(filled[name]): name for name in state if name in filled})
-            before = versions((*values.values(), *args))
-            try:
-                with mode:
-                    output = method_of(body.module, method)(*args, **kwargs)
-            except Exception as error:
-                _locate(error, body, self, train)
-                raise
-            finally:
-                for handle in handles:
-                    handle.remove()
-            changed = body.changed(filled)
+        loan = skeleton.lend(train)
+        body = loan.body
+        lent = {name: values[name].clone() for name in skeleton.lent[train]}
+        filled = values | lent
+        body.fill(filled)
+        mode = PureMode(key, {id(filled[name]): name for name in state if name in filled}, loan)
+        hooks = Hooks(body, mode, capture, perturb or {}) if capture or perturb else None
+        before = versions((*values.values(), *args))
+        try:
+            with mode:
+                output = method_of(body.module, method)(*args, **kwargs)
+        except Exception as error:
+            _locate(error, body, self, train)
+            raise
+        finally:
+            if hooks is not None:
+                hooks.remove()
+        changed = body.changed(filled)
         if versions((*values.values(), *args)) != before:
             self._refuse_writing(before, values, args)
         written = {name: copy for name, copy in lent.items() if _written(copy)}
         news = written | changed | mode.updates
         new_state = {name: news.get(name, value) for name, value in state.items()}
-        return (output, new_state, captured) if capture else (output, new_state)
+        if hooks is not None:
+            hooks.check()
+        return (output, new_state, hooks.captured) if hooks is not None and capture else (output, new_state)
 
     def bind(self, params: Params, state: State) -> nn.Module:
         """A real module that owns copies of these tensors: for export, quantization, `state_dict()`, anything torch.

@@ -10,6 +10,14 @@ from benchmarks import memory
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak resident set is read from /proc")
 def test_a_donated_step_peaks_as_an_optimizer_in_place():
-    peaks = memory.main(["--width", "2048", "--layers", "6"])
+    peaks = memory.main(["donation", "--width", "2048", "--layers", "6"])
     assert peaks["pure compiled, donated"] < 1.1 * peaks["module, in place"]
     assert peaks["pure compiled"] > 1.3 * peaks["pure compiled, donated"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak resident set is read from /proc")
+def test_remat_lowers_the_peak_of_a_deep_transformer():
+    peaks = memory.main(["remat", "--layers", "24"])
+    assert peaks["eager"] > 2 * peaks["eager, remat"]
+    assert peaks["compiled"] > 1.5 * peaks["compiled, remat"]

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +27,7 @@ from funcnet import (
     vjp,
     vmap,
 )
+from funcnet.pure import examples
 from tests.models import Everything, cnn
 
 KEY = random.key(11)
@@ -238,6 +241,59 @@ def test_ensemble_of_models_with_batch_norm_and_dropout_equals_a_loop():
     close(got, tree.stack([run(p, s, x, k) for (p, s), k in zip(members, keys, strict=True)]), rtol=1e-4, atol=1e-5)
 
 
+def test_ensembles_of_batch_norm_keep_the_statistics_of_each_member():
+    for momentum in (0.3, None):
+        model = Model(lambda m=momentum: nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2, momentum=m)))
+        members = [model.init(key, dtype=torch.float64) for key in random.split(KEY, 3)]
+        params, state = tree.stack(members)
+
+        def two_steps(p, s, x, model=model):
+            _, s = model.apply(p, s, x, train=True)
+            return model.apply(p, s, x.flip(1), train=True)
+
+        got = ensemble(two_steps, members=(0, 1))(params, state, X)
+        close(got, tree.stack([two_steps(p, s, X) for p, s in members]))
+        assert not torch.equal(got[1]["1.running_mean"][0], got[1]["1.running_mean"][1])
+        close(jit(ensemble(two_steps, members=(0, 1)), backend="aot_eager")(params, state, X), got)
+
+
+def test_batch_norm_of_single_examples_is_warned_of_once(monkeypatch):
+    monkeypatch.setattr(examples, "_said", False)
+    model = Model(cnn)
+    params, state = model.init(KEY, dtype=torch.float64)
+    x = random.normal(KEY, (4, 3, 8, 8), torch.float64)
+
+    def loss(p, x):
+        return model.apply(p, state, x, train=True)[0].square().mean()
+
+    with pytest.warns(
+        UserWarning, match=r"batch of one: in train mode.*Evaluate it with train=False.*GroupNorm"
+    ) as said:
+        got = [per_example_grad(loss)(params, x) for _ in range(2)][1]
+    assert len(said) == 1
+    close(got, tree.stack([grad(loss)(params, x[i : i + 1]) for i in range(4)]))
+
+    monkeypatch.setattr(examples, "_said", False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # none of these is asked for single examples
+        per_example_grad(lambda p, x: model(p, state, x).square().mean())(params, x)
+        grad(loss)(params, x[:1])
+        vmap(grad(loss))(tree.stack([params, params]), torch.stack([x, x]))
+
+
+@pytest.mark.parametrize("engine", [grad, per_example_grad, torch.func.grad])
+def test_batch_norm_of_one_value_is_refused(engine):
+    model = Model(nn.BatchNorm1d, 3)
+    params, state = model.init(KEY, dtype=torch.float64)
+
+    def loss(p, x):
+        return model.apply(p, state, x, train=True)[0].sum()
+
+    why = "since per_example_grad makes each.*GroupNorm" if engine is per_example_grad else "Give a batch of two"
+    with pytest.raises(ValueError, match=rf"more than 1 value per channel.*size \(1, 3\).*{why}"):
+        engine(loss)(params, X[:1])
+
+
 @pytest.mark.parametrize("constructor", [Everything, cnn])
 def test_models_under_every_transform(constructor):
     model = Model(constructor)
@@ -265,6 +321,83 @@ def test_models_under_every_transform(constructor):
     close(tree.unstack(vmap(grad(f))(stacked))[0], grads)
 
 
+# -- None is an empty subtree
+
+
+HOLED = {"w": random.normal(KEY, (2, 3), torch.float64), "bias": None, "rest": (None, [torch.tensor(2.0).double()])}
+
+
+def holed(p):
+    return {"y": torch.tanh(p["w"]) * p["rest"][1][0] ** 2, "none": None}
+
+
+def filled(w, c):
+    return torch.tanh(w) * c**2
+
+
+W, C = HOLED["w"], HOLED["rest"][1][0]
+
+
+def like_holed(w, c):
+    return {"w": w, "bias": None, "rest": (None, [c])}
+
+
+def test_none_in_products():
+    out, pullback = vjp(holed, HOLED)
+    want, plain = vjp(filled, W, C)
+    close(out, {"y": want, "none": None})
+    close(pullback(out), (like_holed(*plain(want)),))
+    tangent = tree.map(lambda t: 3 * t, HOLED)
+    _, pushed = jvp(holed, (HOLED,), (tangent,))
+    close(pushed, {"y": jvp(filled, (W, C), (3 * W, 3 * C))[1], "none": None})
+    close(linearize(holed, HOLED)[1](tangent), pushed)
+    product = hvp(lambda p: holed(p)["y"].sum(), (HOLED,), (tangent,))
+    close(product, like_holed(*hvp(lambda w, c: filled(w, c).sum(), (W, C), (3 * W, 3 * C))))
+
+
+@pytest.mark.parametrize("jacobian", [jacrev, jacfwd])
+def test_none_in_jacobians(jacobian):
+    want = torch.func.jacrev(filled, argnums=(0, 1))(W, C)
+    close(jacobian(holed)(HOLED), {"y": like_holed(*want), "none": None})
+    pair, aux = jacobian(lambda n, p: (holed(p)["y"], ("aux", None, p["w"])), argnums=(0, 1), has_aux=True)(C, HOLED)
+    close(pair, (torch.zeros_like(W), like_holed(*want)))
+    assert aux[:2] == ("aux", None)
+    assert torch.equal(aux[2], W)
+
+
+def test_none_in_hessians():
+    want = torch.func.hessian(lambda w, c: filled(w, c).sum(), argnums=(0, 1))(W, C)
+    close(hessian(lambda p: holed(p)["y"].sum())(HOLED), like_holed(like_holed(*want[0]), like_holed(*want[1])))
+
+
+def test_none_in_maps():
+    rows = tree.map(lambda t: torch.stack([t, 2 * t]), HOLED)
+    want = tree.stack([holed(member) for member in tree.unstack(rows)])
+    close(vmap(holed)(rows), want)
+    close(ensemble(lambda p, x: holed(p))(rows, X), want)
+    each = per_example_grad(lambda p, x: (holed(p)["y"] * x["x"]).sum())(HOLED, {"x": X, "none": None})
+    loop = [grad(lambda p, i=i: (holed(p)["y"] * X[i]).sum())(HOLED) for i in range(len(X))]
+    close(each, tree.stack(loop))
+
+
+def test_prefixes_of_in_dims_and_out_dims():
+    def f(p, x, n):
+        return {"y": p["a"] * x, "same": p["b"], "name": "text", "none": None}, x.sum() + n
+
+    a, b, x = (random.normal(k, (3, 2)) for k in random.split(KEY, 3))
+    in_dims = ({"a": 1, "b": None}, 0, None)
+    out_dims = ({"y": 1, "same": None, "name": None, "none": 0}, 0)
+    for chunk_size in (None, 2):
+        got, sums = vmap(f, in_dims, out_dims, chunk_size=chunk_size)({"a": a.mT, "b": b}, x, 4)
+        assert torch.equal(got["y"], (a * x).mT)
+        assert torch.equal(got["same"], b)
+        assert (got["name"], got["none"]) == ("text", None)
+        close(sums, x.sum(1) + 4)
+    close(vmap(lambda x: x, in_dims=-1, out_dims=-1)(x), x)
+    outer = vmap(vmap(torch.mul, in_dims=(0, None)), in_dims=(None, 0), out_dims=1)
+    close(outer(a[:, 0], x[:, 0]), torch.outer(a[:, 0], x[:, 0]))
+
+
 # -- bad input
 
 
@@ -278,6 +411,10 @@ def test_leaves_that_cannot_be_differentiated_are_named(verb):
     transformed = getattr(funcnet, verb)(loss)
     with pytest.raises(TypeError, match=rf"{verb}\(loss\).*leaf 'steps' of argument 0.*dtype int64.*tree.split"):
         transformed(params)
+
+
+def named_loss(w, x):
+    return (x @ w).sum(), (w, "aux")
 
 
 @pytest.mark.parametrize(
@@ -306,6 +443,36 @@ def test_leaves_that_cannot_be_differentiated_are_named(verb):
             r"2 in argument 1; 3 in argument 2",
         ),
         (lambda: ensemble(lambda w: w)({}), ValueError, r"no mapped tensor"),
+        (
+            lambda: vmap(lambda x: {"n": 3.0, "x": x})(X),
+            TypeError,
+            r"leaf 'n' is a float. .*out_dims if it is the same",
+        ),
+        (
+            lambda: per_example_grad(named_loss, has_aux=True)(X[0], X),
+            TypeError,
+            r"\(named_loss\).*leaf '1.1' is a str. Return a tensor \(torch.as_tensor\)\.",
+        ),
+        (lambda: vmap(lambda x: x, out_dims=None)(X), ValueError, r"differs from element to element"),
+        (lambda: vmap(lambda x: x, out_dims=5)(X), ValueError, r"has places -2 to 1 for a new axis"),
+        (
+            lambda: vmap(lambda x, p: x)(X, {"w": X[0]}),
+            ValueError,
+            r"found 4 in argument 0; 3 in argument 1 leaf 'w'",
+        ),
+        (lambda: vmap(lambda x, n: x)(X, {"w": 3}), TypeError, r"axis 0 of argument 1 leaf 'w', which is a int"),
+        (lambda: vmap(lambda x: x, in_dims=3)(X), TypeError, r"axis 3 of argument 0, .* and has none"),
+        (lambda: vmap(lambda x: x, in_dims=None)(X), ValueError, r"no mapped axis at all"),
+        (lambda: vmap(lambda x, p: x, (0, {"v": 0}))(X, {"w": X}), ValueError, r"in_dims at '1' is \{'v': 0\}"),
+        (lambda: vmap(lambda x: x, ((0, 0),))(X), ValueError, r"in_dims at '0' is \(0, 0\).*one leaf"),
+        (lambda: jacrev(lambda x: {"n": 3})(X), TypeError, r"jacrev.*got a int at 'n'. Return floating tensors"),
+        (lambda: vjp(lambda x: x.argmax(), X), TypeError, r"vjp.*got a tensor of shape \(\) and dtype int64"),
+        (lambda: vjp(lambda x: x, X, has_aux=True), TypeError, r"must return \(output, aux\) under has_aux=True"),
+        (
+            lambda: vjp(lambda x: {"a": x}, X)[1]({"b": X}),
+            tree.TreeMismatchError,
+            r"cotangent does not match the output",
+        ),
     ],
 )
 def test_wrong_use(call, error, message):

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import torch
 
+from funcnet._compat.loops import hoist_constants
 from funcnet._compat.lowering import install_lowerings
 
 
@@ -16,7 +17,27 @@ def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.Gra
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # brings sympy: half a second that only jit needs
 
-    return make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    graph = make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    # Forward mode leaves operations on meta tensors, whose shapes are wrong under vmap, and whose results no one reads.
+    for part in graph.modules():  # the graph itself, and the bodies of its loops and branches
+        if isinstance(part, torch.fx.GraphModule):
+            part.graph.eliminate_dead_code()
+            _keep_tangents(part)
+    hoist_constants(graph)
+    return graph
+
+
+def _keep_tangents(graph: torch.fx.GraphModule) -> None:
+    """Copy forward mode's tangents as they are, where it gives them the strides of their primal.
+
+    Those of an expanded primal cannot be written. Checked on 2.15.0.
+    """
+    layout = torch.ops.aten._new_zeros_with_same_feature_meta.default
+    for copy in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
+        target, source = copy.args[:2]
+        if target.target is layout and target.args[0] is source:
+            copy.target, copy.args = torch.ops.aten.clone.default, (source,)
+    graph.recompile()
 
 
 def is_data_dependent(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """What surrounds a call: transforms, tracing, autocast, function modes."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -46,6 +47,13 @@ def autocast_state() -> tuple[Any, ...]:
     )
 
 
+def enter_autocast(stack: ExitStack, state: tuple[Any, ...]) -> None:
+    """Have a block run under what `autocast_state` gave elsewhere."""
+    for device, dtype in zip(("cpu", "cuda"), state, strict=True):
+        if dtype is not None or torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, dtype, enabled=dtype is not None))
+
+
 def batched(tensor: torch.Tensor) -> bool:
     """Whether `vmap` gave this tensor a hidden batch dimension at the current or an outer level.
 
@@ -61,3 +69,41 @@ def batched(tensor: torch.Tensor) -> bool:
 def no_function_modes() -> Any:
     """A context in which no torch function mode is active. Checked on 2.15.0."""
     return torch._C.DisableTorchFunction()
+
+
+def function_modes() -> list[Any]:
+    """The torch function modes around this call, the innermost last. Checked on 2.15.0."""
+    return torch.overrides._get_current_function_mode_stack()
+
+
+def level() -> int:
+    """How many torch.func transforms surround this call. Checked on 2.15.0."""
+    return _functorch.maybe_current_level() or 0
+
+
+def level_of(tensor: torch.Tensor) -> int:
+    """The transform that wraps this tensor, counted from the outermost, 1; 0 or less for a plain tensor.
+
+    Checked on 2.15.0.
+    """
+    return _functorch.maybe_get_level(tensor)
+
+
+def unwrap_dead(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, less the wrappers of transforms that are over. Checked on 2.15.0."""
+    return _functorch.unwrap_if_dead(tensor)
+
+
+def bare_forward_mode() -> bool:
+    """Whether a level of `torch.autograd.forward_ad` is open that is none of torch.func. Checked on 2.15.0."""
+    forward: Any = torch.autograd.forward_ad
+    kinds = [interpreter.key() for interpreter in _functorch.get_interpreter_stack() or ()]
+    return bool(forward._current_level >= 0 and _functorch.TransformType.Jvp not in kinds)
+
+
+def has_tangent(tensor: torch.Tensor) -> bool:
+    """Whether `torch.autograd.forward_ad` carries a derivative with this tensor. Checked on 2.15.0."""
+    forward: Any = torch.autograd.forward_ad
+    if forward._current_level < 0 or level_of(tensor) > 0:
+        return False
+    return forward.unpack_dual(tensor).tangent is not None

@@ -26,6 +26,39 @@ def _lower_keep(x: Any) -> Any:
     return x
 
 
+@torch.library.custom_op("funcnet::later", mutates_args=())
+def _later(x: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """The same values, computed after those of `after`, from which the compiler cannot tell that they are the same."""
+    return x.clone()
+
+
+@_later.register_fake
+def _(x: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)
+
+
+LATER = torch.ops.funcnet.later.default
+
+
+def _lower_later(x: Any, after: Any) -> Any:
+    """A copy that reads an element of `after`: the order that Inductor keeps is that of reads and writes."""
+    from torch._inductor import ir
+    from torch._inductor.virtualized import ops
+
+    load, load_after = x.make_loader(), after.make_loader()
+    if not all(int(n) for n in after.get_size()):
+        return _lower_keep(x)
+
+    def element(index: Any) -> Any:
+        gate = load_after([0] * len(after.get_size()))
+        value = load(index)
+        return ops.where(ops.eq(gate, gate), value, value)
+
+    copy = ir.Pointwise.create(device=x.get_device(), dtype=x.get_dtype(), inner_fn=element, ranges=list(x.get_size()))
+    copy.realize()
+    return copy
+
+
 _LOWERINGS: dict[str, Callable[..., tuple[Any, ...]]] = {}
 
 
@@ -50,6 +83,7 @@ def install_lowerings() -> None:
 
     if _LOWERINGS:
         lowering.register_lowering(KEEP, type_promotion_kind=None)(_lower_keep)
+        lowering.register_lowering(LATER, type_promotion_kind=None)(_lower_later)
     while _LOWERINGS:
         name, body = _LOWERINGS.popitem()
         namespace, _, short = name.partition("::")

@@ -14,7 +14,8 @@ from funcnet.jit.compiler import compile_flat
 from funcnet.jit.donation import check_separate, poison_class
 from funcnet.jit.keyless import Keyless
 from funcnet.jit.layout import make_builder
-from funcnet.jit.signature import Arguments, Signature, Static
+from funcnet.jit.signature import Arguments, Signature, Sizes, Static
+from funcnet.pure.packing import Known
 
 __all__ = ["Program"]
 
@@ -56,7 +57,8 @@ class Program:
         self._call = call
         tensors = self.signature.tensors
         _refuse_arguments(name, arguments)
-        self._static_leaves = {i: leaf for i, leaf in enumerate(arguments.leaves) if i not in set(tensors)}
+        constants = {i: leaf for i, leaf in enumerate(arguments.leaves) if i not in set(tensors)}
+        self._static_leaves = {i: leaf.known if isinstance(leaf, Sizes) else leaf for i, leaf in constants.items()}
         donated = [i for i in tensors if arguments.owners[i] in donated_arguments]
         self.captured: list[Tensor] = []
         self._check_separate(arguments.leaves, donated)
@@ -100,6 +102,7 @@ class Program:
         with Keyless(self.name):
             output = self._call(*values)
         results, self._outdef = tree.flatten(output)
+        results = [r.constant() if isinstance(r, Known) else r for r in results]
         self._pairs = self._pair(output, results, leaves)
         sources = {out: i for i, out in self._pairs.items()}
         # What a result shares with an input must be copied out before the input is overwritten, and a result that is

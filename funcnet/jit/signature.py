@@ -2,17 +2,19 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from funcnet import tree
 from funcnet.jit.layout import MismatchError, make_reader
+from funcnet.pure.packing import Known
 from funcnet.tree import TreeDef
 
-__all__ = ["Arguments", "Signature", "Static", "argument_names", "keyword_names", "names_of"]
+__all__ = ["Arguments", "Signature", "Sizes", "Static", "argument_names", "keyword_names", "names_of"]
 
 
 class Static:
@@ -35,6 +37,24 @@ class Static:
         return repr(self.value)
 
 
+class Sizes(Static):
+    """The `batch_sizes` of a packed sequence: shapes that torch keeps in a tensor, and so part of the kind."""
+
+    @property
+    def known(self) -> Known:
+        """The tensor that the traced function gets."""
+        return Known.of(self.value)
+
+
+def _sizes(definition: TreeDef, start: int = 0) -> Iterator[int]:
+    """The positions of `batch_sizes` among the leaves."""
+    for i, child in enumerate(definition.children):
+        if definition.kind is PackedSequence and i == 1:
+            yield start
+        yield from _sizes(child, start)
+        start += child.num_leaves
+
+
 class Arguments(NamedTuple):
     """The arguments of one call, opened."""
 
@@ -52,7 +72,10 @@ class Arguments(NamedTuple):
                 leaves.append(leaf)
                 paths.append(f"{name}.{path}" if path else name)
                 owners.append(i)
-        return cls(leaves, paths, owners, tree.structure(tuple(args)))
+        treedef = tree.structure(tuple(args))
+        for i in _sizes(treedef):
+            leaves[i] = Sizes(leaves[i].tolist())
+        return cls(leaves, paths, owners, treedef)
 
 
 class Signature:
@@ -64,6 +87,7 @@ class Signature:
         self.treedef = arguments.treedef
         self.facts = [_facts(_remembered(leaf)) for leaf in arguments.leaves]
         self.tensors = [i for i, leaf in enumerate(arguments.leaves) if isinstance(leaf, Tensor)]
+        self._sizes = list(_sizes(arguments.treedef))
         self._read = make_reader(arguments.treedef)
 
     def leaves(self, args: tuple[Any, ...]) -> list[Any] | None:
@@ -73,6 +97,8 @@ class Signature:
             self._read(args, found)
         except MismatchError:
             return None
+        for i in self._sizes:
+            found[i] = Sizes(found[i].tolist())
         return found
 
     def matches(self, leaves: list[Any], which: Iterable[int] | None = None) -> bool:

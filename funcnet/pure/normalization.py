@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from funcnet import _compat
+from funcnet.pure.examples import mind_single_examples
+from funcnet.pure.formulas import beyond_kernels, standardized
 
 if TYPE_CHECKING:
     from funcnet.pure.mode import PureMode
@@ -26,18 +28,29 @@ def batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """`F.batch_norm` (Ioffe and Szegedy 2015) with the new running statistics as updates of the mode."""
-    mean = mode.current(running_mean) if training and running_mean is not None else None
-    var = mode.current(running_var) if training and running_var is not None else None
-    if running_mean is None or running_var is None or mean is None or var is None:
-        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)  # type: ignore[arg-type]  # a tensor momentum comes with statistics of this call
-    if not _compat.transform_active() and not isinstance(momentum, Tensor):
+    if training:
+        mind_single_examples(input)
+    mean, var = (t if t is None else mode.current(t) for t in (running_mean, running_var))
+    if (
+        running_mean is None
+        or running_var is None
+        or mean is None
+        or var is None
+        or not training
+        or not mode.holds(running_mean)
+    ):
+        if training and beyond_kernels(input, weight, bias):
+            return _by_formula(input, weight, bias, eps)[0]
+        return F.batch_norm(input, mean, var, weight, bias, training, momentum, eps)  # type: ignore[arg-type]  # a tensor momentum comes with statistics of this call
+    if _compat.plain() and not isinstance(momentum, Tensor):
         # The native kernel writes its statistics in place: into copies, which are then the new state.
         mean, var = mean.clone(), var.clone()
         output = F.batch_norm(input, mean, var, weight, bias, True, momentum, eps)
     else:
         # Under vmap the statistics of the batch have an axis that the running ones lack, so nothing can be in place.
-        _refuse_single(input)
-        output, batch_mean, batch_var = _compat.batch_norm_statistics(input, weight, bias, eps)
+        formula = beyond_kernels(input, weight, bias)
+        normalized = _by_formula if formula else _compat.batch_norm_statistics
+        output, batch_mean, batch_var = normalized(input, weight, bias, eps)
         count = input.numel() / input.shape[1]
         mean = torch.lerp(mean, batch_mean.to(mean.dtype).detach(), momentum)
         var = torch.lerp(var, (batch_var * (count / (count - 1))).to(var.dtype).detach(), momentum)
@@ -46,12 +59,18 @@ def batch_norm(
     return output
 
 
-def _refuse_single(input: Tensor) -> None:
-    if input.numel() == input.shape[1]:
-        raise ValueError(
-            f"Expected more than 1 value per channel when training, got input size {tuple(input.shape)}: batch "
-            f"normalization has no variance of one value. Give a batch of two or more, or evaluate with train=False."
-        )
+def _by_formula(
+    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Batch normalization without running statistics: the output, the batch's mean and its biased variance."""
+    axes = (0, *range(2, input.ndim))
+    weight, bias = (t if t is None else _per_channel(t, input) for t in (weight, bias))
+    output, mean, var = standardized(input, axes, weight, bias, eps)
+    return output, mean.flatten(), var.flatten()
+
+
+def _per_channel(values: Tensor, input: Tensor) -> Tensor:
+    return values.reshape(-1, *(1,) * (input.ndim - 2))
 
 
 def torch_batch_norm(
@@ -82,16 +101,32 @@ def instance_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """`F.instance_norm` (Ulyanov et al. 2016) with the new running statistics as updates of the mode."""
-    mean = mode.current(running_mean) if use_input_stats and running_mean is not None else None
-    var = mode.current(running_var) if use_input_stats and running_var is not None else None
-    if running_mean is None or running_var is None or mean is None or var is None:
-        return F.instance_norm(input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
-    output = F.instance_norm(input, None, None, weight, bias, True, momentum, eps)
+    mean, var = (t if t is None else mode.current(t) for t in (running_mean, running_var))
+    if (
+        running_mean is None
+        or running_var is None
+        or mean is None
+        or var is None
+        or not use_input_stats
+        or not mode.holds(running_mean)
+    ):
+        if use_input_stats and beyond_kernels(input, weight, bias):
+            return _of_instances(input, weight, bias, eps)
+        return F.instance_norm(input, mean, var, weight, bias, use_input_stats, momentum, eps)
+    if beyond_kernels(input, weight, bias):
+        output = _of_instances(input, weight, bias, eps)
+    else:
+        output = F.instance_norm(input, None, None, weight, bias, True, momentum, eps)
     pixels = tuple(range(2, input.ndim))
     batch_var, batch_mean = torch.var_mean(input.detach(), dim=pixels)
     mode.update(running_mean, torch.lerp(mean, batch_mean.mean(0).to(mean.dtype), momentum))
     mode.update(running_var, torch.lerp(var, batch_var.mean(0).to(var.dtype), momentum))
     return output
+
+
+def _of_instances(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    weight, bias = (t if t is None else _per_channel(t, input) for t in (weight, bias))
+    return standardized(input, tuple(range(2, input.ndim)), weight, bias, eps)[0]
 
 
 def cumulative_batch_norm(module: Any, input: Tensor) -> Tensor:

@@ -1,11 +1,16 @@
-"""Recurrent layers: dropout between layers from the call's key, layer by layer through the native kernels."""
+"""Recurrent layers: native kernels where those suffice, cells where not, dropout between layers from the call's key."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from funcnet import _compat
+from funcnet.pure.cells import CELLS, Weights, layer
+from funcnet.pure.packing import PACKING, Packing
+from funcnet.random.attention import lowered
 
 if TYPE_CHECKING:
     from funcnet.pure.mode import PureMode
@@ -13,47 +18,164 @@ if TYPE_CHECKING:
 __all__ = ["RECURRENCE"]
 
 
-def _recurrence(kernel: Callable[..., Any]) -> Callable[..., Any]:
-    """The pure form of `torch.lstm`, `torch.gru`, `torch.rnn_tanh` or `torch.rnn_relu`."""
+class _Call(NamedTuple):
+    """The arguments of `torch.lstm` and its kind, which come in two orders."""
 
-    def run(mode: "PureMode", *args: Any) -> Any:
+    input: Tensor
+    batch_sizes: Tensor | None  # of packed sequences: how many of them have each time
+    states: tuple[Tensor, ...]
+    weights: Sequence[Tensor]
+    bias: bool
+    layers: int
+    dropout: float
+    train: bool
+    bidirectional: bool
+    batch_first: bool
+
+    @classmethod
+    def of(cls, input: Tensor, *args: Any) -> "_Call":
         # (input, hx, weights, bias, layers, dropout, train, bidirectional, batch_first), or for packed sequences
         # (input, batch_sizes, hx, weights, bias, layers, dropout, train, bidirectional).
-        packed = isinstance(args[3], Sequence)
-        hx_at = 2 if packed else 1
-        weights, bias, layers, dropout, train, bidirectional = args[hx_at + 1 : hx_at + 7]
-        if not train or dropout == 0 or layers == 1:
-            return kernel(*args)
-        states = (args[hx_at],) if isinstance(args[hx_at], Tensor) else tuple(args[hx_at])
-        directions = 2 if bidirectional else 1
-        size = len(weights) // layers
-        output, finals = args[0], []
-        for layer in range(layers):
-            if layer:
-                with mode:
-                    output = F.dropout(output, dropout, True)
-            rows = slice(layer * directions, (layer + 1) * directions)
-            mine = [state[rows] for state in states]
-            hx = mine[0] if isinstance(args[hx_at], Tensor) else mine
-            tail = args[hx_at + 7 :]
-            output, *last = kernel(
-                output,
-                *((args[1],) if packed else ()),
-                hx,
-                weights[layer * size : (layer + 1) * size],
-                bias,
-                1,
-                0.0,
-                train,
-                bidirectional,
-                *tail,
-            )
-            finals.append(last)
-        return (output, *(torch.cat(parts) for parts in zip(*finals, strict=True)))
+        packed = isinstance(args[2], Sequence)
+        hx, weights, *rest = args[packed:]
+        states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        return cls(input, args[0] if packed else None, states, weights, *rest, *((False,) if packed else ()))
+
+    def args(self) -> tuple[Any, ...]:
+        """The call as torch takes it."""
+        hx = self.states[0] if len(self.states) == 1 else self.states
+        packed = () if self.batch_sizes is None else (self.batch_sizes,)
+        rest = self[4:9] if self.batch_sizes is not None else self[4:]
+        return self.input, *packed, hx, list(self.weights), *rest
+
+    def layer(self, index: int, input: Tensor) -> "_Call":
+        """One layer, of both directions."""
+        directions = 2 if self.bidirectional else 1
+        size = len(self.weights) // self.layers
+        rows = slice(index * directions, (index + 1) * directions)
+        return self._replace(
+            input=input,
+            states=tuple(state[rows] for state in self.states),
+            weights=self.weights[index * size : (index + 1) * size],
+            layers=1,
+            dropout=0.0,
+        )
+
+
+# One layer: its outputs, in the layout of the input, and the last states.
+Layer = Callable[[_Call], tuple[Tensor, ...]]
+
+
+def _recurrence(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The pure form of `torch.lstm`, `torch.gru`, `torch.rnn_tanh` or `torch.rnn_relu`."""
+    kind = kernel.__name__
+
+    def one(call: _Call) -> tuple[Tensor, ...]:
+        return tuple(kernel(*call.args())) if _native_suffices(kind, call) else _by_cells(kind, call)
+
+    def run(mode: "PureMode", *args: Any) -> Any:
+        call = _Call.of(*args)
+        drops = call.train and call.dropout and call.layers > 1
+        return kernel(*args) if not drops and _native_suffices(kind, call) else _layer_by_layer(mode, call, one)
 
     return run
 
 
-RECURRENCE: dict[Any, Any] = {
-    kernel: _recurrence(kernel) for kernel in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)
-}
+def _layer_by_layer(mode: "PureMode", call: _Call, one: Layer) -> tuple[Tensor, ...]:
+    output, finals = call.input, []
+    for index in range(call.layers):
+        if index and call.train and call.dropout:
+            with mode:
+                output = F.dropout(output, call.dropout, True)
+        output, *last = one(call.layer(index, output))
+        finals.append(last)
+    return (output, *(torch.cat(parts) for parts in zip(*finals, strict=True)))
+
+
+def _native_suffices(kind: str, call: _Call) -> bool:
+    """Whether torch's own kernel has what is asked for.
+
+    None has a batching rule. The LSTM has no forward mode, and off the CPU none has more than one derivative in
+    reverse. Traced, they are unrolled, but for the LSTM in single precision, whose traced backward fails.
+    """
+    asked = _compat.asked_of(call.input, *call.states, *call.weights)
+    if call.input.device.type != "cpu":
+        return not (asked.batched or asked.forward or asked.reverse > 1 or _compat.tracing())
+    if asked.batched or (asked.forward and kind == "lstm"):
+        return False
+    if not _compat.tracing():
+        return True
+    single = call.input.dtype == torch.float32 and call.batch_sizes is None and _count(call) % 2 == 0
+    return kind == "lstm" and single and not asked.transformed and not asked.reverse
+
+
+def _count(call: _Call) -> int:
+    """The parameters of one layer in one direction."""
+    return len(call.weights) // (call.layers * (2 if call.bidirectional else 1))
+
+
+def _autocast(kind: str, call: _Call) -> _Call:
+    """The call with what torch's kernel would lower under autocast lowered."""
+    if not torch.is_autocast_enabled(call.input.device.type):
+        return call
+    projected = _count(call) % 2 == 1
+    if kind == "lstm" and not projected and call.batch_sizes is None:
+        input, *states = lowered(call.input, *call.states)
+        return call._replace(input=input, states=tuple(states), weights=lowered(*call.weights))
+    # The products are lowered, and with them a state that is nothing but a product or a function of one.
+    return (
+        call._replace(states=(*lowered(call.states[0]), *call.states[1:])) if projected or kind[:3] == "rnn" else call
+    )
+
+
+def _by_cells(kind: str, call: _Call) -> tuple[Tensor, ...]:
+    """One layer by steps in plain operations."""
+    call = _autocast(kind, call)
+    input, valid = (call.input.transpose(0, 1) if call.batch_first else call.input), None
+    if call.batch_sizes is not None:
+        packing = Packing.of(call.batch_sizes, input.device)
+        input, valid = packing.pad(input), packing.valid[..., None]
+    count = _count(call)
+    results = [
+        layer(
+            CELLS[kind],
+            input,
+            tuple(state[direction] for state in call.states),
+            Weights.of(call.weights[direction * count : (direction + 1) * count], call.bias),
+            direction == 1,
+            valid,
+        )
+        for direction in range(2 if call.bidirectional else 1)
+    ]
+    output = torch.cat([output for output, _ in results], -1) if call.bidirectional else results[0][0]
+    finals = [torch.stack(states) for states in zip(*(states for _, states in results), strict=True)]
+    if call.batch_sizes is not None:
+        output = packing.pack(output)
+    return (output.transpose(0, 1) if call.batch_first else output, *finals)
+
+
+def _cell(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The pure form of `torch.lstm_cell` and its kind."""
+    kind = kernel.__name__.removesuffix("_cell")
+
+    def run(mode: "PureMode", input: Tensor, hx: Any, *weights: Any) -> Any:
+        states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
+        given = [w for w in weights if w is not None]
+        asked = _compat.asked_of(input, *states, *given)
+        if not (asked.batched or asked.forward or asked.reverse > 1):
+            return kernel(input, hx, *weights)
+        if kind != "gru":
+            input, *lowers = lowered(input, *states)
+            states = tuple(lowers)
+        own = Weights.of(given, len(given) == 4)
+        new = CELLS[kind](F.linear(input, own.input, own.input_bias), states, own)
+        return new[0] if len(new) == 1 else new
+
+    return run
+
+
+RECURRENCE: dict[Any, Any] = (
+    PACKING
+    | {kernel: _recurrence(kernel) for kernel in (torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu)}
+    | {kernel: _cell(kernel) for kernel in (torch.lstm_cell, torch.gru_cell, torch.rnn_tanh_cell, torch.rnn_relu_cell)}
+)

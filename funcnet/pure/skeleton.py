@@ -6,8 +6,7 @@ Every call borrows a copy of its own, so neither two threads nor a call within a
 
 import copy
 import functools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
 from funcnet import tree
+from funcnet.pure.adaptive import adaptive_log_softmax
 from funcnet.pure.attributes import Attributes
+from funcnet.pure.inference import attention_forward
 from funcnet.pure.normalization import cumulative_batch_norm
 
 __all__ = ["Body", "Leaf", "Skeleton"]
@@ -105,6 +106,20 @@ class Body:
             leaves = [c if name is None else values[name] for name, c in zip(place.names, place.constants, strict=True)]
             owner[place.key] = tree.unflatten(treedef, leaves)
 
+    def held(self) -> list[Any]:
+        """What is in the places now."""
+        places = [(owner, key) for owner, key, _, _ in self._direct]
+        places += [(owner, place.key) for owner, place, _, _ in self._trees]
+        return [owner.get(key) for owner, key in places]
+
+    def put(self, held: Sequence[Any]) -> None:
+        """Put back what was in the places."""
+        values = iter(held)
+        for owner, key, _, _ in self._direct:
+            owner[key] = next(values)
+        for owner, place, _, _ in self._trees:
+            owner[place.key] = next(values)
+
     def changed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors that the call replaced by assigning to their attribute, or to their place in a list or dict."""
         now = [(name, owner.get(key)) for owner, key, name, _ in self._direct]
@@ -121,6 +136,19 @@ class Body:
         for owner, place, _, empty in self._trees:
             owner[place.key] = empty
         return self._attributes.restore()
+
+
+class Loan:
+    """A body in use: by a call, and by whatever runs a part of it again later. It goes back with the last of them."""
+
+    def __init__(self, body: Body, free: list[Body]) -> None:
+        """Take the body, and the pool that it belongs to."""
+        self.body, self._free = body, free
+
+    def __del__(self) -> None:
+        """Give the body back, if it is of any more use."""
+        if self.body.clear():
+            self._free.append(self.body)
 
 
 class Skeleton:
@@ -151,8 +179,7 @@ class Skeleton:
         self.lent = {True: lent, False: [name for name in lent if name not in normal]}
         self._free: dict[bool, list[Body]] = {True: [], False: []}
 
-    @contextmanager
-    def body(self, train: bool) -> Iterator[Body]:
+    def lend(self, train: bool) -> "Loan":
         """Borrow a copy of the module in train or evaluation mode."""
         free = self._free[train]
         try:
@@ -161,11 +188,7 @@ class Skeleton:
             module = self._copy()
             module.train(train)  # a module's own `train` may forget to return it
             body = Body(_specialize(module), self.places)
-        try:
-            yield body
-        finally:
-            if body.clear():
-                free.append(body)
+        return Loan(body, free)
 
     def _copy(self) -> nn.Module:
         # Meta tensors hold nothing and are never written: all copies share them, which also works while tracing.
@@ -190,10 +213,14 @@ class Skeleton:
 
 
 def _specialize(module: nn.Module) -> nn.Module:
-    """Give the submodules that read values in Python a forward of their own."""
+    """Give the submodules that read values in Python, or look for function modes, a forward of their own."""
     for submodule in module.modules():
         if isinstance(submodule, _BatchNorm) and submodule.momentum is None:
             submodule.forward = functools.partial(cumulative_batch_norm, submodule)  # type: ignore[method-assign]  # torch's way to override one instance
+        elif type(submodule) is nn.AdaptiveLogSoftmaxWithLoss:
+            submodule.forward = functools.partial(adaptive_log_softmax, submodule)  # type: ignore[method-assign]  # likewise
+        elif forward := attention_forward(submodule):
+            submodule.forward = forward
     return module
 
 

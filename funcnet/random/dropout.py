@@ -121,37 +121,6 @@ def _f_rrelu(
     return _rrelu(mode, input, lower, upper, training)
 
 
-def _attention(
-    mode: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    if dropout_p == 0.0:
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
-        )
-    if enable_gqa:
-        repeats = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
-    scores = query @ key.mT * (1.0 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if is_causal:
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        attn_mask = allowed if attn_mask is None else attn_mask
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        # A row with nothing to attend to gives zeros, as the fused kernels do.
-        weights = torch.softmax(torch.where(attn_mask, scores, -torch.inf), -1)
-        weights = torch.where(attn_mask.any(-1, keepdim=True), weights, 0.0)
-    else:
-        weights = torch.softmax(scores if attn_mask is None else scores + attn_mask, -1)
-    return dropout(mode, weights, dropout_p) @ value
-
-
 def _fractional(function: Any, dimensions: int) -> Any:
     def replacement(mode: Any, input: Tensor, *args: Any, **kwargs: Any) -> Any:
         # The samples are the fifth argument after the input.
@@ -180,7 +149,6 @@ DROPOUT: dict[Any, Any] = {
     F.rrelu: _f_rrelu,
     torch.rrelu: _rrelu,
     torch.rrelu_: _rrelu,
-    F.scaled_dot_product_attention: _attention,
     F.fractional_max_pool2d: _fractional(F.fractional_max_pool2d, 2),
     F.fractional_max_pool3d: _fractional(F.fractional_max_pool3d, 3),
     F.fractional_max_pool2d_with_indices: _fractional(F.fractional_max_pool2d_with_indices, 2),

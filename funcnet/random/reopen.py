@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["mentioning", "reopened"]
+__all__ = ["Overlay", "mentioning", "reopened", "rescoped"]
 
 _TESTS = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
 
@@ -21,10 +21,11 @@ def _no(*args: object) -> bool:
     return False
 
 
-class _Overlay:
+class Overlay:
     """A module with some attributes replaced."""
 
     def __init__(self, module: types.ModuleType, **replaced: object) -> None:
+        """Take the module, and what stands in place of its attributes."""
         self._module = module
         self.__dict__.update(replaced)
 
@@ -34,16 +35,22 @@ class _Overlay:
 
 _tests: dict[str, object] = dict.fromkeys(_TESTS, _no)
 # torch.nn.init asks through the module rather than by an imported name.
-_torch = _Overlay(torch, overrides=_Overlay(torch.overrides, **_tests))
+_torch = Overlay(torch, overrides=Overlay(torch.overrides, **_tests))
 
 
-def reopened(func: types.FunctionType) -> Callable[..., Any]:
-    """A replacement for `func` that runs its body with the mode on."""
-    scope = {**func.__globals__, **_tests, "torch": _torch}
+def rescoped(func: types.FunctionType, **replaced: object) -> types.FunctionType:
+    """A copy of a function that finds other values under some of its global names."""
+    scope = {**func.__globals__, **replaced}
     # A named scope is looked up by torch.compile in the module of that name, where nothing is replaced.
     del scope["__name__"]
     copy = types.FunctionType(func.__code__, scope, func.__name__, func.__defaults__, func.__closure__)
     copy.__kwdefaults__ = func.__kwdefaults__
+    return copy
+
+
+def reopened(func: types.FunctionType) -> Callable[..., Any]:
+    """A replacement for `func` that runs its body with the mode on."""
+    copy = rescoped(func, **_tests, torch=_torch)
 
     def replacement(mode: Any, /, *args: Any, **kwargs: Any) -> Any:
         with mode:

@@ -1,13 +1,15 @@
 """Any torch code, drawing from a key."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from copy import copy
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from funcnet.random.attention import ATTENTION
 from funcnet.random.dropout import DROPOUT
 from funcnet.random.factories import FACTORIES
 from funcnet.random.fills import FILLS
@@ -19,7 +21,7 @@ __all__ = ["RANDOM", "KeyedMode", "Replacement", "seeded"]
 # `replacement(mode, *args, **kwargs)` answers in place of the torch function; `mode.next_key()` gives it a key.
 Replacement = Callable[..., Any]
 
-RANDOM: dict[Any, Replacement] = {**DROPOUT, **FACTORIES, **FILLS}
+RANDOM: dict[Any, Replacement] = {**DROPOUT, **ATTENTION, **FACTORIES, **FILLS}
 
 
 def _open_composites() -> None:
@@ -46,6 +48,7 @@ class KeyedMode(TorchFunctionMode):
         super().__init__()
         self.key = key
         self.draws = 0
+        self.updates: dict[str, Tensor] = {}
 
     def next_key(self) -> Tensor:
         """The key of the next draw."""
@@ -54,6 +57,38 @@ class KeyedMode(TorchFunctionMode):
         n = self.draws
         self.draws = n + 1
         return fold_in(self.key, n)
+
+    # What a body that runs again, or elsewhere, has to know of the mode around it (see control.closure). A mode that
+    # also keeps state has names and new values for its tensors.
+
+    def fork(self, key: Tensor | None, draws: int) -> Self:
+        """A mode of the same kind that has given `draws` keys, and records its updates apart."""
+        fork = copy(self)
+        fork.key, fork.draws, fork.updates = key, draws, dict(self.updates)
+        return fork
+
+    def name_of(self, tensor: Tensor) -> str | None:
+        """The name of a state tensor."""
+        return None
+
+    def current(self, tensor: Tensor) -> Tensor:
+        """The value by now of a tensor: itself, if it is no state of this call, or not updated."""
+        name = self.name_of(tensor)
+        return tensor if name is None else self.updates.get(name, tensor)
+
+    def holds(self, tensor: Tensor | None) -> bool:
+        """Whether this is a state tensor of the call."""
+        return tensor is not None and self.name_of(tensor) is not None
+
+    def stand_in(self, value: Tensor, tensor: Tensor) -> None:
+        """Take `value` for the state tensor `tensor`."""
+
+    def held(self) -> list[Any]:
+        """What the attributes of the module that is being called hold."""
+        return []
+
+    def put(self, held: Sequence[Any]) -> None:
+        """Let the attributes hold what they held."""
 
     def missing_key(self) -> Exception:
         """The error of a draw without a key."""

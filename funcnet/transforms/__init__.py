@@ -2,7 +2,6 @@
 
 from funcnet.transforms.batching import ensemble as ensemble
 from funcnet.transforms.batching import per_example_grad as per_example_grad
-from funcnet.transforms.batching import vmap as vmap
 from funcnet.transforms.gradients import grad as grad
 from funcnet.transforms.gradients import stop_gradient as stop_gradient
 from funcnet.transforms.gradients import value_and_grad as value_and_grad
@@ -13,3 +12,4 @@ from funcnet.transforms.jacobians import jacrev as jacrev
 from funcnet.transforms.jacobians import jvp as jvp
 from funcnet.transforms.jacobians import linearize as linearize
 from funcnet.transforms.jacobians import vjp as vjp
+from funcnet.transforms.mapping import vmap as vmap

@@ -1,31 +1,16 @@
-"""One function over many elements at once: vmap, per-example gradients, ensembles."""
+"""One function over many elements at once: per-example gradients, ensembles."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from funcnet import random, tree
+from funcnet.pure.examples import examples_apart
 from funcnet.transforms._arguments import Argnums, Function, as_positions, describe
 from funcnet.transforms.gradients import grad
-
-
-def vmap(f: Function, in_dims: Any = 0, out_dims: Any = 0, *, chunk_size: int | None = None) -> Function:
-    """Map a function over an axis of its arguments, as one batched computation.
-
-    Random draws inside take explicit keys: map over `random.split(key, n)` for a draw of its own for each element.
-
-    Args:
-        f: a pure function of pytrees.
-        in_dims: the mapped axis of each argument (None: not mapped), or a pytree prefix of such.
-        out_dims: where the mapped axis goes in each result.
-        chunk_size: at most so many elements at once, to bound memory.
-
-    >>> vmap(torch.dot, in_dims=(0, None))(torch.eye(2), torch.tensor([3.0, 4.0]))
-    tensor([3., 4.])
-    """
-    return torch.func.vmap(f, in_dims=in_dims, out_dims=out_dims, chunk_size=chunk_size)
+from funcnet.transforms.mapping import mapped
 
 
 def per_example_grad(
@@ -40,7 +25,8 @@ def per_example_grad(
     """The gradient of a loss for each example of a batch: leaves gain a leading axis of the batch size.
 
     Each example reaches `f` as a batch of one, so the loss of a whole batch serves unchanged, and the mean of the
-    result is the gradient of a mean loss.
+    result is the gradient of a mean loss. Batch normalization in train mode then sees the statistics of one example,
+    of which a warning tells once.
 
     Args:
         f: a pure loss, as for `grad`.
@@ -61,15 +47,16 @@ def per_example_grad(
 
     def per_example_grad_of(*args: Any) -> Any:
         taken = (*positions, *key_positions)
-        mapped = as_positions(batch) if batch is not None else tuple(i for i in range(len(args)) if i not in taken)
-        size = _leading_size(args, mapped, "per_example_grad", "batch")
+        each = as_positions(batch) if batch is not None else tuple(i for i in range(len(args)) if i not in taken)
+        size = _leading_size(args, each, "per_example_grad", "batch")
 
         def one(*args: Any) -> Any:
-            return gradient(*(tree.map(_unsqueeze, a) if i in mapped else a for i, a in enumerate(args)))
+            return gradient(*(tree.map(_unsqueeze, a) if i in each else a for i, a in enumerate(args)))
 
-        in_dims = tuple(0 if i in mapped or i in key_positions else None for i in range(len(args)))
+        in_dims = tuple(0 if i in each or i in key_positions else None for i in range(len(args)))
         split = [random.split(a, size) if i in key_positions else a for i, a in enumerate(args)]
-        return vmap(one, in_dims=in_dims, chunk_size=chunk_size)(*split)
+        with examples_apart():
+            return mapped(functools.wraps(f)(one), "per_example_grad", split, {}, in_dims, 0, chunk_size)
 
     return per_example_grad_of
 
@@ -98,12 +85,12 @@ def ensemble(f: Function, members: Argnums = 0, *, keys: Argnums = (), chunk_siz
         size = _leading_size(args, positions, "ensemble", "members")
         in_dims = tuple(0 if i in positions or i in key_positions else None for i in range(len(args)))
         split = [random.split(a, size) if i in key_positions else a for i, a in enumerate(args)]
-        return vmap(f, in_dims=in_dims, chunk_size=chunk_size)(*split)
+        return mapped(f, "ensemble", split, {}, in_dims, 0, chunk_size)
 
     return ensemble_of
 
 
-def _unsqueeze(leaf: Tensor) -> Tensor:
+def _unsqueeze(leaf: torch.Tensor) -> torch.Tensor:
     return leaf.unsqueeze(0)
 
 
@@ -113,7 +100,7 @@ def _leading_size(args: Sequence[Any], positions: tuple[int, ...], verb: str, wo
         if i >= len(args):
             raise TypeError(f"{verb} takes {word}={positions}, but was called with {len(args)} arguments.")
         for path, leaf in tree.leaves_with_path(args[i]):
-            if not isinstance(leaf, Tensor) or leaf.ndim == 0:
+            if not isinstance(leaf, torch.Tensor) or leaf.ndim == 0:
                 raise TypeError(
                     f"{verb} maps over the first axis of argument {i}, and its leaf {path!r} is {describe(leaf)}, "
                     f"which has none. Name the mapped positions with {word}=."

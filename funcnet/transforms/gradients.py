@@ -13,7 +13,9 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from funcnet import _compat, tree
+from funcnet.control.closure import visible
 from funcnet.transforms._arguments import Argnums, Function, as_positions, check_arguments, describe, name
+from funcnet.tree.form import Form
 
 
 class _Outermost(threading.local):
@@ -90,27 +92,22 @@ def _recordable(leaf: Any) -> Any:
 
 def _func_engine(f: Function, positions: tuple[int, ...], has_aux: bool, args: Any, kwargs: Any) -> Any:
     # torch.func takes and returns nothing but tensors, so trees (which may hold None) are opened on the way.
-    opened = [tree.flatten(args[i]) for i in positions]
-    rest: Any = None
+    opened = [tree.flatten(visible(args[i])) for i in positions]
+    form: Any = None
 
     def scalar(*flat: list[Tensor]) -> Any:
-        nonlocal rest
+        nonlocal form
         arguments = list(args)
         for i, leaves, (_, treedef) in zip(positions, flat, opened, strict=True):
             arguments[i] = tree.unflatten(treedef, leaves)
         value, aux = _value_and_aux(f, f(*arguments, **kwargs), has_aux)
-        leaves, treedef = tree.flatten(aux)
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        rest = treedef, [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        tensors, form = Form.opened(aux)
         return value, (value, tensors)
 
     every = tuple(range(len(positions)))
     flat_grads, (value, tensors) = torch.func.grad(scalar, argnums=every, has_aux=True)(*(flat for flat, _ in opened))
     grads = tuple(tree.unflatten(treedef, leaves) for leaves, (_, treedef) in zip(flat_grads, opened, strict=True))
-    treedef, leaves = rest
-    tensors = iter(tensors)
-    aux = tree.unflatten(treedef, [next(tensors) if leaf is None else leaf for leaf in leaves])
-    return value, aux, grads
+    return value, form.filled(tensors), grads
 
 
 def _autograd_engine(f: Function, positions: tuple[int, ...], has_aux: bool, args: Any, kwargs: Any) -> Any:

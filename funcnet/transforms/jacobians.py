@@ -1,25 +1,51 @@
 """Products with the Jacobian and the Hessian, and the matrices themselves."""
 
-from typing import Any, cast
+import functools
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from funcnet import tree
+from funcnet import _compat, tree
 from funcnet.transforms._arguments import Argnums, Function, as_positions, check_arguments
+from funcnet.transforms._flat import Flat
 from funcnet.transforms.gradients import grad
+from funcnet.tree.mismatch import match
+
+_vjp: Any = torch.func.vjp  # its annotation leaves out aux
+_jvp: Any = torch.func.jvp  # likewise
 
 
 def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     """The output and the vector-Jacobian product: `(f(*primals), pullback)`, then `aux` with `has_aux`.
 
-    `pullback(cotangent)` returns a tuple with one tree for each primal.
+    `pullback(cotangent)` takes a tree like the output, and returns a tuple with one tree for each primal.
 
     >>> out, pullback = vjp(torch.sin, torch.tensor(0.0))
     >>> pullback(torch.tensor(2.0))
     (tensor(2.),)
     """
     check_arguments(f, "vjp", primals, tuple(range(len(primals))))
-    return torch.func.vjp(f, *primals, has_aux=has_aux)
+    flat = Flat(f, "vjp", primals, has_aux=has_aux)
+    then = _asked_of(flat.leaves)
+    outputs, pull, aux = _vjp(flat, *flat.leaves, has_aux=True)
+    output = flat.output(outputs)
+
+    def pullback(cotangent: Any) -> Any:
+        cotangents = match(cotangent, output, "cotangent", "the output")
+        now = _asked_of(cotangents)
+        pulled = pull
+        if now.levels - then.levels or (now.forward and not then.forward):
+            # The backward of a fused kernel has no derivative, and nothing told `f` that one would be wanted.
+            with _compat.differentiated_again():
+                _, pulled, _ = _vjp(flat, *flat.leaves, has_aux=True)
+        return tree.unflatten(flat.treedef, pulled(tuple(cotangents)))
+
+    return (output, pullback, flat.aux(aux)) if has_aux else (output, pullback)
+
+
+def _asked_of(values: Any) -> _compat.Asked:
+    return _compat.asked_of(*(leaf for leaf in values if isinstance(leaf, Tensor)))
 
 
 def jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...], *, has_aux: bool = False) -> Any:
@@ -35,8 +61,11 @@ def jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...], *, has
     (tensor(8.), tensor(12.))
     """
     check_arguments(f, "jvp", primals, tuple(range(len(primals))))
-    tree.check_like(tangents, primals, what="tangents", against="primals")
-    return torch.func.jvp(f, primals, tangents, has_aux=has_aux)
+    directions = match(tangents, primals, "tangents", "primals")
+    flat = Flat(f, "jvp", primals, has_aux=has_aux, integers=True)
+    outputs, moved, aux = _jvp(flat, tuple(flat.leaves), tuple(directions), has_aux=True)
+    results = flat.output(outputs), flat.output(moved)
+    return (*results, flat.aux(aux)) if has_aux else results
 
 
 def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
@@ -49,27 +78,28 @@ def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
     tensor(3.)
     """
     check_arguments(f, "linearize", primals, tuple(range(len(primals))))
-    # Without has_aux torch returns two, which its annotation leaves open.
-    output, pullback = cast(tuple[Any, Function], torch.func.vjp(f, *primals))
-    _, transpose = cast(tuple[Any, Function], torch.func.vjp(pullback, tree.zeros_like(output)))
+    flat = Flat(f, "linearize", primals)
+    with _compat.differentiated_again():
+        outputs, pullback, _ = _vjp(flat, *flat.leaves, has_aux=True)
+    _, transpose = _vjp(pullback, tuple(torch.zeros_like(out) for out in outputs))
 
     def linear(*tangents: Any) -> Any:
-        tree.check_like(tangents, primals, what="tangents", against="primals")
-        return transpose(tangents)[0]
+        return flat.output(transpose(tuple(match(tangents, primals, "tangents", "primals")))[0])
 
-    return output, linear
+    return flat.output(outputs), linear
 
 
 def jacfwd(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) -> Function:
     """The Jacobian by forward mode, one pass a column: for functions with more outputs than inputs.
 
-    Each leaf has the shape of the output followed by that of the input. With `has_aux`, `(jacobian, aux)`.
+    Each leaf has the shape of the output followed by that of the input; a tree of outputs gives a tree of trees like
+    the argument (tuples of such for several `argnums`). With `has_aux`, `(jacobian, aux)`.
 
     >>> jacfwd(lambda x: x**2)(torch.tensor([1.0, 2.0]))
     tensor([[2., 0.],
             [0., 4.]])
     """
-    return _checked("jacfwd", f, argnums, torch.func.jacfwd(f, argnums=_argnums(argnums), has_aux=has_aux))
+    return _jacobian("jacfwd", torch.func.jacfwd, f, argnums, has_aux)
 
 
 def jacrev(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) -> Function:
@@ -78,7 +108,29 @@ def jacrev(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) -> Funct
     >>> jacrev(lambda x: (x**2).sum())(torch.tensor([1.0, 2.0]))
     tensor([2., 4.])
     """
-    return _checked("jacrev", f, argnums, torch.func.jacrev(f, argnums=_argnums(argnums), has_aux=has_aux))
+    return _jacobian("jacrev", torch.func.jacrev, f, argnums, has_aux)
+
+
+def _jacobian(verb: str, torchs: Function, f: Function, argnums: Argnums, has_aux: bool) -> Function:
+    positions = as_positions(argnums)
+
+    def jacobian_of(*args: Any, **kwargs: Any) -> Any:
+        check_arguments(f, verb, args, positions)
+
+        def of_chosen(*chosen: Any) -> Any:
+            arguments = list(args)
+            for i, value in zip(positions, chosen, strict=True):
+                arguments[i] = value
+            return f(*arguments, **kwargs)
+
+        flat = Flat(functools.wraps(f)(of_chosen), verb, tuple(args[i] for i in positions), has_aux=has_aux)
+        every = tuple(range(len(flat.leaves)))
+        rows, aux = torchs(flat, argnums=every, has_aux=True)(*flat.leaves)
+        trees = [tree.unflatten(flat.treedef, row) for row in rows]
+        jacobian = flat.output([chosen[0] for chosen in trees] if isinstance(argnums, int) else trees)
+        return (jacobian, flat.aux(aux)) if has_aux else jacobian
+
+    return jacobian_of
 
 
 def hessian(f: Function, argnums: Argnums = 0) -> Function:
@@ -88,7 +140,12 @@ def hessian(f: Function, argnums: Argnums = 0) -> Function:
     tensor([[ 6.,  0.],
             [ 0., 12.]])
     """
-    return _checked("hessian", f, argnums, torch.func.hessian(f, argnums=_argnums(argnums)))
+
+    def hessian_of(*args: Any, **kwargs: Any) -> Any:
+        check_arguments(f, "hessian", args, as_positions(argnums))
+        return jacfwd(functools.wraps(f)(jacrev(f, argnums)), argnums)(*args, **kwargs)
+
+    return hessian_of
 
 
 def hvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
@@ -109,15 +166,3 @@ def hvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any
     """
     every: Argnums = 0 if len(primals) == 1 else tuple(range(len(primals)))
     return jvp(grad(f, argnums=every), primals, tangents)[1]
-
-
-def _argnums(argnums: Argnums) -> int | tuple[int, ...]:
-    return argnums if isinstance(argnums, int) else tuple(argnums)
-
-
-def _checked(verb: str, f: Function, argnums: Argnums, transformed: Function) -> Function:
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        check_arguments(f, verb, args, as_positions(argnums))
-        return transformed(*args, **kwargs)
-
-    return checked

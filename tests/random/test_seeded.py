@@ -223,7 +223,7 @@ def test_alpha_dropout_keeps_mean_and_variance() -> None:
 
 def test_attention_without_dropout_is_torch() -> None:
     mask = torch.ones(6, 6, dtype=torch.bool).tril()
-    from funcnet.random.dropout import _attention
+    from funcnet.random.attention import _attention
 
     for kwargs in ({}, {"is_causal": True}, {"attn_mask": mask}, {"scale": 0.3}):
         want = F.scaled_dot_product_attention(X, X, X, **kwargs)

@@ -1,0 +1,1 @@
+"""The composition matrix: layers by transforms, each cell a comparison with a slow reference."""

@@ -1,0 +1,197 @@
+"""Loops and branches as single nodes of a traced graph: torch's higher-order operators.
+
+Every private name is checked on 2.15.0, and has been there since 2.6. Where one is missing `graphing` says no, so that
+a scan is traced unrolled, and a loop or a branch on values asks the tracer for one, which is an error of its own.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch._C import _functorch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from funcnet._compat.levels import tracing
+
+Flat = Callable[..., Sequence[Tensor]]
+
+try:
+    from torch._higher_order_ops.cond import cond_op
+    from torch._higher_order_ops.scan import scan_op
+    from torch._higher_order_ops.while_loop import while_loop_op
+    from torch._subclasses.fake_tensor import FakeTensor
+    from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode
+
+    _AVAILABLE = True
+except ImportError:
+    _AVAILABLE = False
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.sketches: list[int] = []  # for each around the call, the number below those of the tensors it makes
+
+
+_thread = _Thread()
+_numbers = count(1)
+_BORN = "_funcnet_born"
+
+
+def graphing() -> bool:
+    """Whether the call is traced into a graph, so that a loop is to become one node of it."""
+    if not _AVAILABLE or not tracing() or torch.compiler.is_compiling():
+        return False
+    return bool(_thread.sketches) or get_proxy_mode() is not None
+
+
+class _Births(TorchDispatchMode):
+    """Numbers the tensors that calls make, in the order of their making."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        for result in results if isinstance(results, (tuple, list)) else (results,):
+            if isinstance(result, Tensor) and not any(result is a for a in args):
+                setattr(result, _BORN, next(_numbers))
+        return results
+
+
+@contextmanager
+def sketch() -> Iterator[None]:
+    """Run what is inside for its shapes alone: nothing of it enters the graph. For use where `graphing()`."""
+    _thread.sketches.append(next(_numbers))
+    try:
+        with disable_proxy_modes_tracing(), _Births():
+            yield
+    finally:
+        _thread.sketches.pop()
+
+
+def sketched() -> Callable[[Tensor], bool]:
+    """Which tensors are made by the innermost sketch around this call, whatever transforms may wrap them by then."""
+    if not _thread.sketches:
+        return lambda tensor: False
+    start = _thread.sketches[-1]
+    return lambda tensor: getattr(bare(tensor), _BORN, 0) > start
+
+
+def bare(tensor: Tensor) -> Tensor:
+    """The tensor without the wrappers of all transforms: what `vmap` hides shows as dimensions."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def mapped(tensor: Tensor) -> bool:
+    """Whether some `vmap` around gave this tensor a hidden dimension."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        if _functorch.is_batchedtensor(tensor):
+            return True
+        tensor = _functorch.get_unwrapped(tensor)
+    return False
+
+
+def _own(*groups: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
+    """Tensors that a node may take: no two of one memory, and in the layout that its body returns."""
+    seen: set[int] = set()
+    owned = []
+    for group in groups:
+        mine = []
+        for tensor in group:
+            tensor = tensor.detach().contiguous()
+            if (memory := tensor.untyped_storage()._cdata) in seen:
+                tensor = tensor.clone()
+            seen.add(memory)
+            mine.append(tensor)
+        owned.append(tuple(mine))
+    return owned
+
+
+def _separate(f: Flat) -> Callable[..., tuple[Tensor, ...]]:
+    """The function with results that are neither arguments nor one another, which the operators refuse.
+
+    They call it below autograd, where a gradient inside it would be zero.
+    """
+    included, excluded = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+
+    def separate(*args: Tensor) -> tuple[Tensor, ...]:
+        with torch._C._ForceDispatchKeyGuard(included, excluded):
+            return tuple(t.detach().clone(memory_format=torch.contiguous_format) for t in f(*args))
+
+    return separate
+
+
+def scan_node(body: Flat, carry: Sequence[Tensor], xs: Sequence[Tensor], consts: Sequence[Tensor]) -> list[Tensor]:
+    """`(carry, ys)` flat, of a scan over the first axis of `xs`, at least one; the body maps one step, flat as well."""
+    if _thread.sketches:
+        results = list(body(*carry, *(x[0] for x in xs), *consts))
+        ys = [y.expand(xs[0].shape[0], *y.shape) for y in results[len(carry) :]]
+        return [*results[: len(carry)], *ys]
+    carry, xs, consts = _own(carry, xs, consts)
+    return list(scan_op(_separate(body), list(carry), list(xs), consts))
+
+
+def while_node(cond: Flat, body: Flat, carry: Sequence[Tensor], consts: Sequence[Tensor]) -> list[Tensor]:
+    """The carry after the loop; `cond` gives one predicate."""
+    if _thread.sketches:
+        return list(body(*carry, *consts))
+    going = _separate(cond)
+    return list(while_loop_op(lambda *args: going(*args)[0], _separate(body), *_own(carry, consts)))
+
+
+def cond_node(pred: Tensor, true: Flat, false: Flat, operands: Sequence[Tensor]) -> list[Tensor]:
+    """What one of the branches returns."""
+    if _thread.sketches:
+        return list(true(*operands))
+    return list(cond_op(pred.detach(), _separate(true), _separate(false), *_own(operands)))
+
+
+def hoist_constants(graph: torch.fx.GraphModule) -> None:
+    """Hand the tensors that the bodies of nodes hold as constants to these nodes from outside.
+
+    Torch cannot compile a body that has any: a `torch.tensor(...)` in a step, or a tensor around it that is not traced.
+    """
+    nodes = (cond_op, scan_op, while_loop_op) if _AVAILABLE else ()
+    for node in list(graph.graph.nodes):
+        if node.op != "call_function" or node.target not in nodes:
+            continue
+        held = [getattr(graph, arg.target) for arg in node.args if getattr(arg, "op", None) == "get_attr"]
+        bodies = [body for body in held if isinstance(body, torch.fx.GraphModule)]
+        for body in bodies:
+            hoist_constants(body)
+        constants = [(body, constant) for body in bodies for constant in body.graph.find_nodes(op="get_attr")]
+        for body, constant in constants:
+            value = getattr(body, constant.target)
+            if not isinstance(value, Tensor):
+                continue
+            if isinstance(value, FakeTensor):
+                raise TypeError(
+                    f"A function under scan, while_loop or cond closes over a tensor of shape {tuple(value.shape)}, and "
+                    f"hands it to what cannot be looked into, such as torch.func.grad or an autograd.Function. Make it "
+                    f"an argument or part of the carry, or use funcnet's transforms."
+                )
+            name = f"_hoisted_{sum(other.startswith('_hoisted') for other, _ in graph.named_buffers(recurse=False))}"
+            graph.register_buffer(name, value)
+            with graph.graph.inserting_before(node):
+                outside = graph.graph.get_attr(name)
+            outside.meta = dict(constant.meta)
+            node.args = (*node.args[:-1], (*node.args[-1], outside))
+            for other in bodies:  # the bodies of one node have the same inputs
+                placeholder = _last_placeholder(other, constant.meta)
+                if other is body:
+                    constant.replace_all_uses_with(placeholder)
+                    other.graph.erase_node(constant)
+                other.recompile()
+    graph.recompile()
+
+
+def _last_placeholder(graph: torch.fx.GraphModule, meta: dict[str, Any]) -> torch.fx.Node:
+    others = graph.graph.find_nodes(op="placeholder")
+    first = next(iter(graph.graph.nodes))
+    with graph.graph.inserting_after(others[-1]) if others else graph.graph.inserting_before(first):
+        placeholder = graph.graph.placeholder(f"hoisted_{len(others)}")
+    placeholder.meta = dict(meta)
+    return placeholder

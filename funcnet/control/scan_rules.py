@@ -1,0 +1,121 @@
+"""A scan in a traced graph: one node, whatever its length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import _compat
+from funcnet.control.primitive import Flat, Some, apply, filled, inexact, parts, pull, push, spread_through, zeros_for
+
+__all__ = ["Scan", "run"]
+
+
+def run(scan: "Scan", tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The final carry and the stacked ys, and if the scan keeps them the carries that the steps started from."""
+    asked = _compat.asked_of(*tensors)
+    wanted = replace(scan, keeps=scan.keeps or bool(asked.reverse), dense=scan.dense or asked.forward)
+    results = apply(wanted, tensors)
+    return results if wanted.keeps == scan.keeps else results[: len(results) - scan.carry]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan over flat tensors: the carry, then what is scanned along its first axis, then what all steps share."""
+
+    body: Flat  # (*carry, *x, *consts) -> (*carry, *y)
+    carry: int
+    xs: int
+    reverse: bool = False
+    keeps: bool = False  # whether the carries that the steps start from are results as well, after the ys
+    dense: bool = False  # whether results are to be contiguous behind a mapped axis, as torch's tangents must be
+
+    @property
+    def kept(self) -> int:
+        """See `Node`."""
+        return self.carry if self.keeps else 0
+
+    def split(self, flat: Sequence[Any]) -> list[list[Any]]:
+        """Take something for each input apart: carry, xs, consts."""
+        return parts(flat, self.carry, self.xs, len(flat) - self.carry - self.xs)
+
+    def run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """See `Node`."""
+
+        def body(*args: Tensor) -> Sequence[Tensor]:
+            results = self.body(*args)
+            return [*results, *args[: self.carry]] if self.keeps else results
+
+        carry, xs, consts = self.split(tensors)
+        if not self.reverse:
+            return _compat.scan_node(body, carry, xs, consts)
+        results = _compat.scan_node(body, carry, [x.flip(0) for x in xs], consts)
+        return [*results[: self.carry], *(y.flip(0) for y in results[self.carry :])]
+
+    def pulled(self, tensors: Sequence[Tensor], kept: Sequence[Tensor], needed: Sequence[bool], given: Some) -> Some:
+        """A scan the other way, that carries the cotangents of the carry and the sums of those of the consts."""
+        init, xs, consts = self.split(tensors)
+        final_ct, ys_ct, kept_ct = parts(given, self.carry, len(given) - 2 * self.carry, self.carry)
+        _, x_needed, const_needed = self.split(needed)
+        moving = inexact(init)
+        x_at = [n for n in inexact(xs) if x_needed[n]]
+        const_at = [n for n in inexact(consts) if const_needed[n]]
+        y_at = [n for n, ct in enumerate(ys_ct) if ct is not None]
+        kept_at = [n for n, ct in enumerate(kept_ct) if ct is not None]
+        # Where the differentiated ones are among all inputs of a step, and among its results.
+        places = [*moving, *(self.carry + self.xs + n for n in const_at), *(self.carry + n for n in x_at)]
+        outs = [*moving, *(self.carry + n for n in y_at)]
+        counts = (len(moving), len(const_at), len(init), len(xs), len(y_at), len(kept_at), len(consts))
+
+        def body(*args: Tensor) -> list[Tensor]:
+            carry_ct, sums, carry, x, y_ct, extra, shared = parts(args, *counts)
+            grads = pull(self.body, [*carry, *x, *shared], places, outs, [*carry_ct, *y_ct])
+            new_ct, const_ct, x_ct = parts(grads, len(moving), len(const_at), len(x_at))
+            for n, ct in zip(kept_at, extra, strict=True):
+                new_ct[moving.index(n)] = new_ct[moving.index(n)] + ct
+            return [*new_ct, *(total + ct for total, ct in zip(sums, const_ct, strict=True)), *x_ct]
+
+        start = zeros_for([final_ct[n] for n in moving], [init[n] for n in moving])
+        start += [torch.zeros_like(consts[n]) for n in const_at]
+        scanned = [*kept, *xs, *(ys_ct[n] for n in y_at), *(kept_ct[n] for n in kept_at)]
+        grads = run(Scan(body, len(start), len(scanned), not self.reverse), [*start, *scanned, *consts])
+        return filled([None] * len(tensors), places, grads)
+
+    def pushed(self, tensors: Sequence[Tensor], tangents: Some) -> list[Tensor]:
+        """A scan that carries the tangents of the carry as well."""
+        init, xs, consts = self.split(tensors)
+        init_t, xs_t, consts_t = self.split(tangents)
+        moving = inexact(init)
+        x_at = [n for n in inexact(xs) if xs_t[n] is not None]
+        const_at = [n for n in inexact(consts) if consts_t[n] is not None]
+        places = [*moving, *(self.carry + n for n in x_at), *(self.carry + self.xs + n for n in const_at)]
+        counts = (len(init), len(moving), len(xs), len(x_at), len(consts), len(const_at))
+
+        def body(*args: Tensor) -> list[Tensor]:
+            carry, carry_t, x, x_t, shared, shared_t = parts(args, *counts)
+            results, moved = push(self.body, [*carry, *x, *shared], places, [*carry_t, *x_t, *shared_t])
+            return [*results[: self.carry], *moved, *(carry_t if self.keeps else ())]
+
+        start = [*init, *zeros_for([init_t[n] for n in moving], [init[n] for n in moving])]
+        scanned = [*xs, *(xs_t[n] for n in x_at)]
+        shared = [*consts, *(consts_t[n] for n in const_at)]
+        both = Scan(body, len(start), len(scanned), self.reverse)
+        return run(both, [*start, *scanned, *shared])[len(init) :]
+
+    def mapped(self, info: Any, dims: Sequence[int | None], tensors: Sequence[Tensor]) -> Any:
+        """A scan with the mapped axis second in what is scanned over, behind that of the steps."""
+        init, xs, consts = self.split(tensors)
+        init_d, xs_d, consts_d = self.split(dims)
+        xs = [x if d is None else x.movedim(d, 1) for x, d in zip(xs, xs_d, strict=True)]
+        rest_d = [*(None if d is None else 0 for d in xs_d), *consts_d]
+        spread = spread_through(info, self.body, init, init_d, [*(x[0] for x in xs), *consts], rest_d)
+        results = run(replace(self, body=spread.body), [*spread.carry, *xs, *consts])
+        stacked = [1 if b else None for b in [*spread.others, *(spread.batched if self.keeps else ())]]
+        if self.dense:
+            for n, dim in enumerate(stacked):
+                if dim is not None:
+                    stacked[n] = 0
+                    results[self.carry + n] = results[self.carry + n].movedim(1, 0).contiguous()
+        return results, [*(0 if b else None for b in spread.batched), *stacked]
