@@ -58,9 +58,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker(_MARKER)
     if marker is None:
         raise pytest.UsageError(f"{metafunc.function.__name__} uses {_FIXTURE} without models: add {_HOW}.")
+    models, only, skip = _arguments(*marker.args, **marker.kwargs)
     from funcnet.testing.suite import chosen_checks
 
-    models, only, skip = _arguments(*marker.args, **marker.kwargs)
     first, count = metafunc.config.getoption("--funcnet-seed"), metafunc.config.getoption("--funcnet-seeds")
     cases = {
         f"{name}-{check}-seed{seed}": _Case(model, tuple(example), check, seed)
@@ -91,7 +91,7 @@ def funcnet_check(request: pytest.FixtureRequest) -> Callable[[], None]:
             value(random.fold_in(key, 2 + i)) if callable(value) else value for i, value in enumerate(case.example)
         ]
         report = run_checks(case.model, *example, key=key, only=[case.check])
-        (result,) = (result for result in report.results if result.check == case.check)
+        (result,) = report.results
         if result.status == "skipped":
             pytest.skip(result.detail)
         if result.status == "failed":

@@ -4,7 +4,7 @@
 
 The reference is the module itself under plain `torch.autograd` and Python loops (`matrix/kits.py` says how, and
 `matrix/judge.py` when a cell is right). Raw torch has no keys: its cells and their references draw from the global
-generator after the same seed.
+generator after the same seed, and where they drew other numbers nothing is shown.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         results[row] = cells
         print(f"{row}: " + ", ".join(report.tally(results, way, row) for way in ways), flush=True)
         if args.verbose:
-            print("\n".join(report.reasons_of(row, cells, "wrong", "error")), flush=True)
+            print("\n".join(report.reasons_of(row, cells, "wrong", "draws", "error")), flush=True)
     tables = report.markdown(results, ways, backend)
     print("\n" + tables)
     if args.json:

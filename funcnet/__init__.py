@@ -7,9 +7,14 @@ from funcnet import data as data
 from funcnet import optim as optim
 from funcnet import random as random
 from funcnet import tree as tree
+from funcnet.control import associative_scan as associative_scan
+from funcnet.control import cond as cond
 from funcnet.control import custom_jvp as custom_jvp
 from funcnet.control import custom_vjp as custom_vjp
+from funcnet.control import fori_loop as fori_loop
 from funcnet.control import remat as remat
+from funcnet.control import scan as scan
+from funcnet.control import while_loop as while_loop
 from funcnet.jit import CompilerMissingError as CompilerMissingError
 from funcnet.jit import DonatedTensorError as DonatedTensorError
 from funcnet.jit import RecompileError as RecompileError

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from funcnet import (
@@ -39,6 +40,10 @@ def transformer() -> nn.Module:
     return nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
 
 
+FAST = [(mlp, torch.bfloat16), (cnn, torch.float16), (transformer, torch.bfloat16)]
+# torch's own recurrent kernels on the CPU know no float16.
+SLOW = [(mlp, torch.float16), (cnn, torch.bfloat16), (transformer, torch.float16), (lstm, torch.bfloat16)]
+CASES = [*FAST, *(pytest.param(*c, marks=pytest.mark.slow) for c in SLOW)]
 INPUTS = {mlp: (4, 6), cnn: (4, 3, 8, 8), lstm: (4, 5, 6), transformer: (4, 5, 6)}
 
 
@@ -75,8 +80,7 @@ def near(got, want, tolerance):
         assert (a - b).double().norm() <= tolerance * max(b.double().norm(), 0.1 * scale)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("constructor", INPUTS)
+@pytest.mark.parametrize(("constructor", "dtype"), CASES)
 def test_values_and_gradients_of_the_module(constructor, dtype):
     model, params, state, x = case(constructor)
     out, grads = torchs(model, params, state, x, dtype)
@@ -94,14 +98,13 @@ def test_values_and_gradients_of_the_module(constructor, dtype):
             (_, got), mine = engine(params, x)
         assert {g.dtype for g in mine.values()} == {torch.float32}, name
         near((got, mine), (out, grads), tolerance)
-        if name == "grad":
+        if name == "grad" and constructor is not lstm:  # whose pure form is another kernel there
             assert torch.equal(got, out)
             assert all(torch.equal(mine[n], grads[n]) for n in grads)
-    assert torch.equal(engines["jit"](params, x)[0][1], engines["grad"](params, x)[0][1])  # no autocast any more
+    near(engines["jit"](params, x), engines["grad"](params, x), 1e-5)  # no autocast any more
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("constructor", INPUTS)
+@pytest.mark.parametrize(("constructor", "dtype"), CASES)
 def test_maps_equal_loops(constructor, dtype):
     model, params, state, x = case(constructor)
     loss = loss_of(model, state)
@@ -118,8 +121,7 @@ def test_maps_equal_loops(constructor, dtype):
             near(vmap(lambda x: model(params, state, x[None]))(x), outputs, tolerance)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("constructor", INPUTS)
+@pytest.mark.parametrize(("constructor", "dtype"), CASES)
 def test_forward_mode_and_second_order(constructor, dtype):
     model, params, state, x = case(constructor)
 
@@ -199,3 +201,56 @@ def test_autocast_entered_inside_the_function():
         want = grad(lambda p: model(p, state, x).float().square().mean())(params)
     for engine in (grad, torch.func.grad, lambda f: jit(grad(f), backend="aot_eager"), lambda f: grad(remat(f))):
         near(engine(loss)(params), want, 8 * torch.finfo(torch.bfloat16).eps)
+
+
+def test_a_compiled_graph_is_not_cast_twice():
+    # The graph holds products of the backward pass, in full precision: an autocast that saw it again would cast them.
+    model = Model(nn.TransformerEncoderLayer, 6, 2, 8, dropout=0.3, batch_first=True)
+    params, state = model.init(KEY)
+    x = random.normal(KEY, (4, 5, 6))
+
+    def loss(p):
+        return model.apply(p, state, x, key=KEY, train=True)[0].float().square().sum()
+
+    with torch.autocast("cpu", torch.bfloat16):
+        near(jit(grad(loss), backend="aot_eager")(params), grad(loss)(params), 8 * torch.finfo(torch.bfloat16).eps)
+
+
+def normed(x, w, b):
+    return F.layer_norm(F.linear(x, w, b), (3,), b, b)
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes"),
+    [
+        (F.linear, [(2, 3), (4, 3), (4,)]),
+        (torch.addmm, [(2, 2), (2, 3), (3, 2)]),
+        (F.conv2d, [(1, 2, 5, 5), (3, 2, 2, 2), (3,)]),
+        (F.conv_transpose1d, [(1, 2, 5), (2, 3, 2), (3,)]),
+        (lambda x, w: F.prelu(x + w, w), [(2, 3), (3,)]),
+        (F.scaled_dot_product_attention, [(1, 2, 3, 4)] * 3),
+        (normed, [(2, 3), (3, 3), (3,)]),
+        (lambda x, w, b: F.group_norm(F.linear(x, w, b), 3, b, b), [(2, 3), (3, 3), (3,)]),
+        (lambda x, w, b: F.batch_norm(F.linear(x, w, b), None, None, b, b, True), [(5, 3), (3, 3), (3,)]),
+        (lambda x, w: F.cross_entropy(x @ w, torch.tensor([0, 1])), [(2, 3), (3, 2)]),
+        (lambda x, w: F.l1_loss(x @ w, x), [(2, 3), (3, 3)]),
+        (lambda x, w: F.binary_cross_entropy_with_logits(x @ w, x.sigmoid()), [(2, 3), (3, 3)]),
+        (lambda x, w: torch.cdist(x @ w, x), [(2, 3), (3, 3)]),
+    ],
+)
+def test_vmap_casts_what_autocast_names(f, shapes):
+    # Raw vmap takes these apart before autocast sees them.
+    args = [random.normal(k, shape) for k, shape in zip(random.split(KEY, len(shapes)), shapes, strict=True)]
+    every = tuple(range(len(args)))
+
+    def both(*args):
+        out = f(*args)
+        return out, grad(lambda *a: f(*a).float().square().sum(), every)(*args)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        want = both(*args)
+        for mapped in ([True] * len(args), [True] + [False] * (len(args) - 1), [False] + [True] * (len(args) - 1)):
+            rows = [torch.stack([a, a]) if m else a for a, m in zip(args, mapped, strict=True)]
+            got = vmap(both, in_dims=tuple(0 if m else None for m in mapped))(*rows)
+            near(tree.map(lambda t: t[1], got), want, 8 * torch.finfo(torch.bfloat16).eps)
+    assert vmap(f, in_dims=0)(*(a[None] for a in args)).dtype == torch.float32

@@ -63,3 +63,11 @@ def test_a_jitted_function_inside_a_gradient_is_refused_by_both(surrounding):
 
     with pytest.raises(TypeError, match=r"is jitted, and was called inside grad"):
         surrounding(loss)(torch.ones(3))
+
+
+def test_torchs_own_forward_mode_goes_through_a_gradient():
+    x = torch.tensor(2.0)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.tensor(1.0))
+        got = torch.autograd.forward_ad.unpack_dual(grad(lambda x: x**3)(dual))
+        assert (got.primal, got.tangent) == (12.0, 12.0)

@@ -100,19 +100,10 @@ BAGS = {
 )
 def test_embedding_bags_have_every_derivative(mode, padding_idx, include_last, kind):
     ids, offsets = BAGS[kind]
-    if offsets is not None and include_last:
+    last = include_last and offsets is not None
+    if last:
         offsets = torch.cat([offsets, torch.tensor([len(ids)])])
-    bag = built(
-        lambda: nn.EmbeddingBag(
-            7, 4, mode=mode, padding_idx=padding_idx, include_last_offset=include_last and offsets is not None
-        ).double()
-    )
-    model, params, state = Model.from_module(bag)
-    weight = params["weight"] + 0.1  # a padding row of zeros would hide what it adds
     factors = random.normal(random.key(3), tuple(ids.shape), torch.float64) if mode == "sum" else None
-
-    def f(weight):
-        return model.apply({"weight": weight}, state, ids, offsets, factors)[0]
 
     def plain(weight):
         return F.embedding_bag(
@@ -121,9 +112,23 @@ def test_embedding_bags_have_every_derivative(mode, padding_idx, include_last, k
             offsets,
             mode=mode,
             per_sample_weights=factors,
-            include_last_offset=bag.include_last_offset,
-            padding_idx=bag.padding_idx,
+            include_last_offset=last,
+            padding_idx=padding_idx,
         )
+
+    class Bag(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(random.normal(random.key(8), (7, 4), torch.float64))
+
+        def forward(self):
+            return plain(self.weight)
+
+    model, params, state = Model.from_module(Bag())
+    weight = params["weight"]
+
+    def f(weight):
+        return model({"weight": weight}, state)
 
     ones = torch.ones_like(weight)
     value, tangent = jvp(f, (weight,), (ones,))
@@ -191,8 +196,8 @@ def test_adaptive_softmax_marks_targets_out_of_range():
     assert each.isnan().tolist() == [i == 4 for i in range(9)]
 
 
-def test_tangents_of_constants_compile():
-    # The tangent of the quotient by a constant is one with the strides of an expanded zero.
+def test_tangents_of_expanded_zeros_compile():
+    # The tangent of the quotient by a constant has the strides of an expanded zero.
     def f(x):
         return x / torch.arange(1.0, 6.0, dtype=x.dtype)
 
@@ -200,11 +205,14 @@ def test_tangents_of_constants_compile():
     torch.testing.assert_close(got, along(along(lambda x: f(x) ** 3))(X))
 
 
-def test_forward_mode_under_vmap_leaves_nothing_dead_to_run():
-    f, _ = double(lambda: nn.TransformerEncoderLayer(5, 1, 8, 0.0, batch_first=True))
+def test_tangents_without_the_batch_of_their_primal_compile():
+    words = torch.tensor([[1, 2, 3, 0]] * 3)
 
     def g(scale):
-        return along(lambda x: f(x * scale))(X)
+        def f(rows, weight):
+            return F.linear(F.embedding(words, rows), weight)
 
-    scales = torch.tensor([1.0, 0.5], dtype=torch.float64)
+        return jvp(f, (X[0] * scale, X[1] * scale), (V[0], V[1]))[1]
+
+    scales = random.normal(random.key(6), (2,), torch.float64)
     torch.testing.assert_close(jit(vmap(g), backend="aot_eager")(scales), torch.stack([g(s) for s in scales]))

@@ -1,12 +1,13 @@
 """What a forward leaves in its module is gone at the next call: the result depends on the arguments alone."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from funcnet import Model, grad, jit, random, tree, vmap
+from funcnet import Model, ensemble, grad, jit, random, tree, vmap
 from tests.models import built
 
 KEY = random.key(0)
@@ -24,6 +25,7 @@ class Remembers(nn.Module):
         self.calls = 0
         self.seen: list[Tensor] = []
         self.nested: dict[str, list[int]] = {"n": []}
+        self.object = SimpleNamespace(calls=0)
         self.register_buffer("hidden", None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -39,6 +41,9 @@ class Remembers(nn.Module):
         elif self.kind == "nested":
             self.nested["n"].append(1)
             x = x * len(self.nested["n"])
+        elif self.kind == "object":
+            self.object.calls += 1
+            x = x * self.object.calls
         elif self.kind == "new buffer":
             self.hidden = x if self.hidden is None else self.hidden + x
             x = self.hidden
@@ -52,7 +57,7 @@ class Remembers(nn.Module):
         return self.linear(x)
 
 
-KINDS = ["attribute", "number", "list", "nested", "new buffer", "mode", "submodule"]
+KINDS = ["attribute", "number", "list", "nested", "object", "new buffer", "mode", "submodule"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -212,3 +217,23 @@ def test_a_forward_that_writes_its_input_is_refused():
     inside = Model(lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True)))
     params, state = inside.init(random.key(0))
     assert (inside(params, state, torch.ones(1, 2)) >= 0).all()
+
+
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm], ids=["new", "old"])
+def test_spectral_norm_keeps_its_power_iteration_as_state(norm: object):
+    model = Model(lambda: norm(nn.Linear(3, 2)))
+    params, state = model.init(random.key(0))
+    module, x = model.bind(params, state).train(), random.normal(random.key(1), (4, 3))
+    output, new = model.apply(params, state, x, train=True)
+    assert torch.equal(output, module(x))
+    vectors = [name for name in new if name.endswith(("_u", "_v"))]
+    assert len(vectors) == 2
+    for name in vectors:
+        assert torch.equal(new[name], module.get_buffer(name))
+        assert not torch.equal(new[name], state[name])
+    _, other = model.apply({k: 2 + v for k, v in params.items()}, state, x, train=True)
+    _, both = ensemble(lambda p, s: model.apply(p, s, x, train=True), (0, 1))(
+        {k: torch.stack([v, 2 + v]) for k, v in params.items()}, {k: torch.stack([v, v]) for k, v in state.items()}
+    )
+    for name in vectors:
+        torch.testing.assert_close(both[name], torch.stack([new[name], other[name]]))

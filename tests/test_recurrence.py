@@ -115,36 +115,40 @@ def inner(a, b):
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(cases())
 def test_evaluates_as_the_module(case):
-    got = case.model(case.params, case.state, case.x, *case.hx)
     with torch.no_grad():
-        assert torch.equal(summary(got), summary(case.module(case.x, *case.hx)))
+        got = case.model(case.params, case.state, case.x, *case.hx)
+        # The bits of a product depend on where in memory its factors lie: the module has copies like the model's.
+        module = case.model.bind(case.params, case.state)
+        assert torch.equal(summary(got), summary(module(case.x, *case.hx)))
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(cases())
 def test_gradients_are_those_of_the_module(case):
     summary(case.module(case.x, *case.hx)).backward()
     close(grad(case.loss)(case.params, case.x, *case.hx), {n: p.grad for n, p in case.module.named_parameters()})
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(cases())
 def test_forward_mode_and_curvature(case):
     p, x = (case.params, case.x), case.hx
     tangent = tree.map(torch.cos, p)
-    gradients = grad(lambda *p: case.reference(*p, *x), (0, 1))(*p)
-    close(jvp(lambda *p: case.loss(*p, *x), p, tangent)[1], inner(gradients, tangent))
-    along = lambda *p: inner(grad(lambda *p: case.reference(*p, *x), (0, 1))(*p), tangent)  # noqa: E731 - one line
-    want = grad(along, (0, 1))(*p)  # torch's own kernels, twice in reverse
-    close(hvp(lambda *p: case.loss(*p, *x), p, tangent), want)
+    # The module, twice in reverse by torch.autograd.
+    leaves = [t.clone().requires_grad_() for t in tree.leaves(p)]
+    value = case.reference(*tree.unflatten(tree.structure(p), leaves), *x)
+    along = inner(torch.autograd.grad(value, leaves, create_graph=True), tangent)
+    want = torch.autograd.grad(along, leaves)
+    close(jvp(lambda *p: case.loss(*p, *x), p, tangent), (value.detach(), along.detach()))
+    close(tree.leaves(hvp(lambda *p: case.loss(*p, *x), p, tangent)), list(want))
     twice = grad(lambda *p: inner(grad(lambda *p: case.loss(*p, *x), (0, 1))(*p), tangent), (0, 1))(*p)
-    close(twice, want)
+    close(tree.leaves(twice), list(want))
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(cases())
 def test_vmap_is_a_loop(case):
     many = torch.stack([case.x, case.x.cos(), case.x.sin()])
@@ -157,14 +161,23 @@ def test_vmap_is_a_loop(case):
     close(vmap(grad(f), (None, 0))(case.params, many), tree.stack([grad(g)(case.params, x) for x in many]))
 
 
-@settings(max_examples=6)
+@pytest.mark.parametrize(("kind", "form"), [("lstm", "packed"), ("gru", "batch")])
+def test_jit(kind, form):
+    case = Case(kind, {"bidirectional": True, "batch_first": True}, form, states=True)
+    args = case.params, case.x, *case.hx
+    close(jit(grad(case.loss), backend="aot_eager")(*args), grad(case.loss)(*args))
+
+
+@pytest.mark.slow
+@settings(max_examples=50)
 @given(cases())
-def test_jit(case):
+def test_jit_of_each_configuration(case):
     args = case.params, case.x, *case.hx
     close(jit(case.loss, backend="aot_eager")(*args), case.loss(*args))
     close(jit(grad(case.loss), backend="aot_eager")(*args), grad(case.loss)(*args))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_jit_of_each_transform(kind):
     case = Case(kind, {"num_layers": 2})
@@ -297,13 +310,15 @@ class Outputs(nn.Module):
         return self.layer(x)[0]
 
 
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("states", [True, False])
 @pytest.mark.parametrize("cell", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
-def test_cells(cell, bias):
-    module = built(lambda: cell(3, 4, bias=bias)).double()
+def test_cells(cell, states):
+    module = built(lambda: cell(3, 4, bias=states)).double()
     model, params, state = Model.from_module(module)
-    x, hx = normal(1, 5, 2, 3), normal(2, 5, 2, 4)
-    hx = (hx, hx.cos()) if cell is nn.LSTMCell else hx
+    h = normal(2, 5, 2, 4)
+    hx = () if not states else ((h, h.cos()),) if cell is nn.LSTMCell else (h,)
+    x = normal(1, 5, 2, 3)
+    rows = [(x[i], *(tree.map(lambda t, i=i: t[i], s) for s in hx)) for i in range(5)]
 
     def first(result):
         return result[1] if isinstance(result, tuple) else result
@@ -314,19 +329,13 @@ def test_cells(cell, bias):
     def reference(p, x, *hx):
         return first(torch.func.functional_call(module, p, (x, *hx))).sin().sum()
 
-    for states in ((), (hx,)):
-        rows = [(x[i], *(tree.map(lambda t, i=i: t[i], s) for s in states)) for i in range(5)]
-        close(
-            vmap(grad(loss), (None, 0, *(0 for _ in states)))(params, x, *states),
-            tree.stack([grad(reference)(params, *row) for row in rows]),
-        )
-        close(
-            hvp(lambda p: loss(p, *rows[0]), (params,), (params,)),
-            hvp(lambda p: reference(p, *rows[0]), (params,), (params,)),
-        )
-        close(jit(grad(loss), backend="aot_eager")(params, *rows[0]), grad(reference)(params, *rows[0]))
-        members = tree.stack([params, scaled(params, 0.5)])
-        close(ensemble(loss)(members, *rows[0])[1], reference(scaled(params, 0.5), *rows[0]))
+    got = vmap(grad(loss), (None, 0, *(0 for _ in hx)))(params, x, *hx)
+    close(got, tree.stack([grad(reference)(params, *row) for row in rows]))
+    curvature, want = (hvp(lambda p, f=f: f(p, *rows[0]), (params,), (params,)) for f in (loss, reference))
+    close(curvature, want)
+    close(jit(grad(loss), backend="aot_eager")(params, *rows[0]), grad(reference)(params, *rows[0]))
+    members = tree.stack([params, scaled(params, 0.5)])
+    close(ensemble(loss)(members, *rows[0])[1], reference(scaled(params, 0.5), *rows[0]))
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
@@ -367,14 +376,14 @@ def test_jit_takes_the_lengths_of_a_packed_sequence_for_a_shape():
 
     def step(params, packed):
         output, (h, _) = case.model(params, case.state, packed)
-        return output, h.sum() + case.model.apply(params, case.state, output.data[None, :, :3])[0][0].sum()
+        return output, h.sum()
 
     jitted = jit(step, backend="aot_eager")
     for lengths in ([3, 5, 1], [5, 3, 1], [2, 2, 2]):
         packed = pack_padded_sequence(case.x, torch.tensor(lengths), enforce_sorted=False)
         got, want = jitted(case.params, packed), step(case.params, packed)
         assert isinstance(got[0], PackedSequence)
-        close(got, want)
+        close(tree.leaves(got), tree.leaves(want))
     assert jitted.compiles == 2
     with pytest.raises(TypeError, match="lengths of packed sequences are shapes"):
         jit(lambda x, n: Model(Unpacker)({}, {}, x, n), backend="aot_eager")(case.x, torch.tensor([5, 3, 1]))

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from funcnet import Model, counts, random, specs
 from funcnet.cli import main
+from funcnet.counts.rows import collapse
 from tests.models import Everything, built, cnn, lstm, transformer
 
 # Whole words that torch says once a process.
@@ -173,12 +174,22 @@ def test_a_model_without_groups_agrees_with_torchs_counter():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", torchvision.models.list_models(module=torchvision.models))
 @pytest.mark.filterwarnings("ignore:The default weight initialization")
-def test_torchvision_models_have_their_published_flops(name):
+def test_torchvision_models_have_their_published_figures(name):
     weights = torchvision.models.get_model_weights(name).DEFAULT
     (side,) = weights.transforms().crop_size
     model = Model(getattr(torchvision.models, name), **({"image_size": side} if name.startswith("vit_") else {}))
     found = counts.summary(model, (1, 3, side, side))
     assert found.forward / 2e9 == pytest.approx(weights.meta["_ops"], rel=0.005, abs=0.0006)
+    # GoogLeNet's published count is without its auxiliary classifiers.
+    auxiliary = sum(row.count for row in found.rows if name == "googlenet" and row.path.startswith("aux"))
+    assert found.count - auxiliary == weights.meta["num_params"]
+    # Every layer's count is that of its formula; what is left belongs to torchvision's own classes.
+    own = {"class_token", "pos_embedding", "layer_scale", "relative_position_bias_table", "logit_scale"}
+    for row in found.rows:
+        if row.expected is None:
+            assert {term.partition(":")[0] for term in row.formula.split(", ") if term} <= own
+        else:
+            assert eval(row.formula or "0") == row.expected == row.count
 
 
 # Who did it
@@ -216,6 +227,20 @@ def test_a_shared_module_has_all_its_calls_in_one_row():
     once = 2 * 7 * 9
     assert (found["0"].calls, found["0"].forward, found["0"].backward) == (2, 2 * once, 3 * once)
     assert found["0"].output_bytes == 2 * 4 * 7 * 3
+
+
+def test_the_shape_is_that_of_the_first_call():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 5)
+
+        def forward(self, x):
+            return self.layer(x), self.layer(x[:2])
+
+    found = counts.summary(built(Twice), (7, 3))
+    assert [row.cost.shapes for row in found.rows] == [((7, 5), (2, 5)), ((7, 5),)]
+    assert "7,5 +1" in str(found)
 
 
 def test_what_is_frozen_has_no_backward():
@@ -259,6 +284,7 @@ def test_recomputed_work_is_the_backwards_and_stays_in_its_row():
         (lambda: nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.5)), (7, 3), 35),  # which elements stay, a byte each
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), (2, 3, 5, 5), 4 * (2 * 4 * 9 + 2 * 4)),
         (lambda: Function(lambda w, x: (w * x)[:2].exp().sum(), 6), (6,), 4 * 2),
+        (lambda: Function(lambda w, x: [f(w * x) for f in (torch.exp, torch.tanh)][1], 6), (6,), 4 * 6),  # one is gone
         (lambda: Function(lambda w, x: (w * x).exp()[:2].sum(), 6), (6,), 4 * 6),  # all of the memory that a view is of
     ],
 )
@@ -300,6 +326,37 @@ def test_the_module_and_the_input_are_left_as_they_are(wrap):
         assert torch.equal(after[name], value)
         assert tensor._version == version
     assert not any(m.training or m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
+def test_an_input_that_is_written_in_place_is_copied_first():
+    x = random.normal(random.key(0), (4, 3))
+    before = x.clone()
+    counts.summary(built(lambda: Reading(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2)))), x)
+    assert torch.equal(x, before)
+
+
+def test_train_is_what_the_call_says_and_not_the_module():
+    dropping = built(lambda: nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.5)))
+    assert counts.summary(dropping.eval(), (7, 3), train=True).kept == 35
+    norm = built(lambda: nn.BatchNorm1d(3))
+    assert counts.summary(norm.train(), (1, 3)).rows[0].cost.calls == 1
+    with pytest.raises(ValueError, match="more than 1 value per channel when training"):
+        counts.summary(norm.eval(), (1, 3), train=True)
+
+
+def test_what_a_submodule_computed_for_nothing_is_not_kept():
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = (nn.Sequential(nn.Linear(3, 5), nn.Tanh()) for _ in range(2))
+
+        def forward(self, x):
+            self.unused(x)
+            return self.used(x)
+
+    found = counts.summary(built(Idle), (7, 3), train=True)
+    assert found.kept == 4 * 35
+    assert found.forward == 2 * found.backward == 2 * 2 * 7 * 15
 
 
 def test_any_arguments():
@@ -366,6 +423,11 @@ def test_columns_add_up_at_every_depth(depth, train):
     assert sum(map(int, filter(None, column))) == found.count == 11_689_512
     assert all(len(line) - len(line.lstrip()) <= 2 * (depth if depth is not None else 9) for line in table)
     assert ("backward" in lines[0]) == train
+    costs = [row.cost for row in collapse(found.rows, depth) if row.cost]
+    assert sum(cost.forward for cost in costs) == found.forward > 0
+    assert sum(cost.backward for cost in costs) == found.backward
+    assert sum(cost.kept for cost in costs) == found.kept
+    assert (found.kept > 0) == (found.backward > 0) == train
 
 
 @given(st.integers(30, 140))
@@ -374,6 +436,17 @@ def test_no_line_is_wider_than_asked(width):
     assert max(map(len, text.splitlines())) <= max(width, 80)  # the last lines are sentences
     table = text.split("\n\n")[0].splitlines()
     assert max(map(len, table)) <= width
+    if width >= 66:  # below that there is no room for the numbers either
+        output = table[0].index("output")
+        assert not any("…" in line[output:] for line in table)
+
+
+def test_names_are_cut_before_formulas_are_squeezed():
+    module = built(lambda: nn.TransformerEncoderLayer(64, 4, 128))
+    text = counts.summary(module, (5, 2, 64)).text(72)
+    assert "self_attn: MultiheadA" in text
+    assert "MultiheadAttention" not in text
+    assert "(64 + 1)*128" in text
 
 
 SUMMARY = counts.summary(built(lambda: nn.TransformerEncoderLayer(64, 4, 128)), (5, 2, 64), train=True)

@@ -176,8 +176,8 @@ def jit_remat(kit: Kit, case: Case) -> Any:
     return kit.jit(kit.grad(kit.remat(_loss(kit)), has_aux=True))(*_everything(case))
 
 
-def scan(kit: Kit, case: Case) -> Any:
-    """The layer at each step of a sequence, its state carried along and a key for each step."""
+def _through_time(kit: Kit, case: Case) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """A gradient through the layer at each step of a sequence, its state carried along, a key for each step."""
 
     def total(wrt: Any, state: Any, sequence: Any, keys: Tensor) -> Any:
         def step(carry: Any, x: Any) -> Any:
@@ -190,7 +190,18 @@ def scan(kit: Kit, case: Case) -> Any:
         return loss, (outputs, state)
 
     sequence = tuple(torch.stack([x.roll(t, 0) for t in range(STEPS)]) for x in case.inputs)
-    return kit.grad(total, has_aux=True)(case.wrt, case.state, sequence, random.split(case.key, STEPS))
+    arguments = (case.wrt, case.state, sequence, random.split(case.key, STEPS))
+    return kit.grad(total, has_aux=True), arguments
+
+
+def scan(kit: Kit, case: Case) -> Any:
+    f, arguments = _through_time(kit, case)
+    return f(*arguments)
+
+
+def jit_scan(kit: Kit, case: Case) -> Any:
+    f, arguments = _through_time(kit, case)
+    return kit.jit(f)(*arguments)
 
 
 def threads(kit: Kit, case: Case) -> Any:
@@ -271,6 +282,7 @@ CELLS: dict[str, Callable[..., Any]] = {
     "remat": remat,
     "jit remat": jit_remat,
     "scan": scan,
+    "jit scan": jit_scan,
     "threads": threads,
     "autocast": autocast,
     "nested": nested,  # takes a composition as well, which the judge draws

@@ -37,7 +37,11 @@ INAPPLICABLE = {
 
 
 class Verdict(NamedTuple):
-    """The outcome of one cell: "right", "wrong" (other numbers, or a changed argument), "error" or "n/a"."""
+    """The outcome of one cell: "right", "wrong" (other numbers, or a changed argument), "draws", "error" or "n/a".
+
+    "draws" is for raw torch alone: other numbers where the layer draws, so that the same seed may mean other draws than
+    those of the loop, and nothing can be shown.
+    """
 
     kind: str
     error: float  # the largest relative error of a leaf, as in TOLERANCE; NaN where nothing could be compared
@@ -47,6 +51,10 @@ class Verdict(NamedTuple):
 
 class WrongError(AssertionError):
     """A result that is not the reference's."""
+
+
+class DrawsError(WrongError):
+    """One that drew from the global generator."""
 
 
 def judge(layer: Layer, column: str, raw: bool, backend: str, draws: int = DRAWS) -> Verdict:
@@ -64,7 +72,7 @@ def judge(layer: Layer, column: str, raw: bool, backend: str, draws: int = DRAWS
             else:
                 error = _compared(lambda kit: CELLS[column](kit, case), case, raw, backend, column)
     except WrongError as wrong:
-        kind, detail = "wrong", "; ".join([str(wrong), *_notes(wrong)])
+        kind, detail = "draws" if isinstance(wrong, DrawsError) else "wrong", "; ".join([str(wrong), *_notes(wrong)])
     except Exception as exception:
         kind, detail = "error", "; ".join([f"{type(exception).__name__}: {exception}", *_notes(exception)])
     finally:
@@ -106,13 +114,14 @@ def _compared(cell: Callable[[Kit], Any], case: Case, raw: bool, backend: str, c
     kit = Raw(case.module, backend) if raw else Funcnet(case.module, backend)
     slow = Slow(case.module if raw else case.reference, keyed=not raw, deep=column in DEEP)
     torch.manual_seed(0)  # all that there is to draw from without keys
+    generator = torch.get_rng_state()
     try:
         want = tree.map(Tensor.detach, cell(slow))
     except Exception as error:
         raise WrongError(f"no reference: {type(error).__name__}: {error}") from error
+    drew = not torch.equal(generator, torch.get_rng_state())
     before = [leaf.clone() for leaf in tree.leaves(case[2:])]
     torch.manual_seed(0)
-    generator = torch.get_rng_state()
     got = cell(kit)
     if not raw and not torch.equal(generator, torch.get_rng_state()):
         raise WrongError("the global generator moved")
@@ -121,7 +130,10 @@ def _compared(cell: Callable[[Kit], Any], case: Case, raw: bool, backend: str, c
     if column == "pure call" and not _identical(got["train"], got["again"]):
         raise WrongError("the same call twice gives different results")
     tolerance = TOLERANCE[torch.bfloat16 if column == "autocast" else torch.float64]
-    return compare(got, want, tolerance)
+    try:
+        return compare(got, want, tolerance)
+    except WrongError as wrong:
+        raise DrawsError(str(wrong)) if drew else wrong  # noqa: B904 - the same error, by its right name
 
 
 def compare(got: Any, want: Any, tolerance: float) -> float:
@@ -135,7 +147,9 @@ def compare(got: Any, want: Any, tolerance: float) -> float:
     for (path, a), b in pairs:
         if not b.is_floating_point() or not b.numel():
             if not torch.equal(a, b):
-                raise WrongError(f"{path}: {a.flatten()[:4].tolist()} where the reference has {b.flatten()[:4].tolist()}")
+                raise WrongError(
+                    f"{path}: {a.flatten()[:4].tolist()} where the reference has {b.flatten()[:4].tolist()}"
+                )
             continue
         a, b = a.detach().double(), b.double()
         off = torch.where(a == b, 0.0, a - b)  # what is infinite in both is equal

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 import funcnet
-from funcnet import Model, random, tree
+from funcnet import Model, control, random, tree
 from matrix.written import Formulas
 
 Function = Callable[..., Any]
@@ -102,10 +102,10 @@ class Funcnet(Kit):
         return funcnet.jit(f, backend=self.backend)
 
     def remat(self, f: Function) -> Function:
-        return funcnet.remat(f)
+        return control.remat(f)
 
     def scan(self, f: Function, init: Any, xs: Any) -> Any:
-        return funcnet.scan(f, init, xs)
+        return control.scan(f, init, xs)
 
     def threads(self, calls: list[Function]) -> list[Any]:
         return _concurrently(calls)
@@ -169,9 +169,8 @@ class Slow(Kit):
         self.deep = deep
 
     def apply(self, params: Any, state: Any, inputs: Any, key: Tensor, train: bool = True) -> Any:
-        copies = {name: value.clone() for name, value in state.items()}
-        # A copy of the module that holds these very tensors wherever it held its own.
-        memo = {id(at(self.module, name)): value for name, value in {**params, **copies}.items()}
+        # A copy of the module that holds copies of these tensors wherever it held its own, and may write into them.
+        memo = {id(at(self.module, name)): value.clone() for name, value in {**params, **state}.items()}
         module = copy.deepcopy(self.module, memo).train(train)
         draws: AbstractContextManager[Any] = random.seeded(key) if self.keyed else nullcontext()
         formulas: AbstractContextManager[Any] = Formulas() if self.deep else nullcontext()

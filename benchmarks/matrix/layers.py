@@ -223,7 +223,7 @@ def _networks() -> None:
     _row("functional dropout", written.FunctionalDropout, floats(4))
     _row("tied embeddings", written.TiedEmbeddings, integers(7, 5))
     _row("plain tensor attributes", written.PlainAttributes, floats(4))
-    _row("resnet18", lambda: torchvision.models.resnet18(num_classes=5), floats(3, 64, 64))
+    _row("resnet18", lambda: torchvision.models.resnet18(num_classes=5), floats(3, 33, 33))
     _row(
         "vision transformer",
         lambda: torchvision.models.VisionTransformer(16, 8, 2, 2, 8, 16, 0.1, num_classes=5),

@@ -11,7 +11,7 @@ from matrix.judge import Verdict
 # row -> "funcnet" or "raw" -> column -> verdict
 Results = dict[str, dict[str, dict[str, Verdict]]]
 
-MARKS = {"right": "+", "wrong": "x", "error": "!", "n/a": "·"}
+MARKS = {"right": "+", "wrong": "x", "draws": "?", "error": "!", "n/a": "·"}
 
 
 def markdown(results: Results, ways: Sequence[str], backend: str) -> str:
@@ -20,7 +20,8 @@ def markdown(results: Results, ways: Sequence[str], backend: str) -> str:
     numbered = [f"{i}. {column}" for i, column in enumerate(columns, 1)]
     lines = [
         f"torch {torch.__version__}, {platform.machine()}, jit by {backend}. "
-        f"In each cell: {', then '.join(ways)}; + right, x wrong numbers, ! an error, · not applicable.",
+        f"In each cell: {', then '.join(ways)}; + right, x wrong, ! an error, "
+        "? other random numbers than the loop drew after the same seed, · not applicable.",
         "",
         "Columns: " + ", ".join(numbered) + ".",
         "",
@@ -40,8 +41,9 @@ def markdown(results: Results, ways: Sequence[str], backend: str) -> str:
         kinds = [verdict.kind for cells in results.values() for verdict in cells[way].values()]
         counted = sum(kind != "n/a" for kind in kinds)
         lines.append(
-            f"{way}: {kinds.count('right')} of {counted} right, {kinds.count('wrong')} with wrong numbers, "
-            f"{kinds.count('error')} with an error, {kinds.count('n/a')} not applicable."
+            f"{way}: {kinds.count('right')} of {counted} right, {kinds.count('wrong')} wrong, "
+            f"{kinds.count('draws')} with other draws, {kinds.count('error')} with an error, "
+            f"{kinds.count('n/a')} not applicable."
         )
     reasons = [reason for row, cells in results.items() for reason in reasons_of(row, cells, "n/a")]
     return "\n".join([*lines, "", *reasons]).rstrip() + "\n"

@@ -16,6 +16,7 @@ from funcnet._compat.derivatives import differentiated_again as differentiated_a
 from funcnet._compat.flops import FlopCounter as FlopCounter
 from funcnet._compat.flops import fake_mode as fake_mode
 from funcnet._compat.flops import storage_of as storage_of
+from funcnet._compat.kernels import BATCH_NORM as BATCH_NORM
 from funcnet._compat.kernels import batch_norm_statistics as batch_norm_statistics
 from funcnet._compat.kernels import foreach_add as foreach_add
 from funcnet._compat.kernels import foreach_add_ as foreach_add_
@@ -27,6 +28,7 @@ from funcnet._compat.levels import autocast_state as autocast_state
 from funcnet._compat.levels import bare_forward_mode as bare_forward_mode
 from funcnet._compat.levels import batched as batched
 from funcnet._compat.levels import enter_autocast as enter_autocast
+from funcnet._compat.levels import forward_mode as forward_mode
 from funcnet._compat.levels import function_modes as function_modes
 from funcnet._compat.levels import has_tangent as has_tangent
 from funcnet._compat.levels import level as level

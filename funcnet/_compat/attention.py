@@ -40,7 +40,8 @@ def batch_attention(outermost: Callable[..., None]) -> torch.library.Library | N
         if output.requires_grad and len(_functorch.get_interpreter_stack() or ()) == 1:  # this level alone
             mask = options["attn_mask"]
             tensors = (query, key, value) if mask is None else (query, key, value, mask)
-            outermost(output, {"is_causal": is_causal, "scale": options["scale"]}, *tensors)
+            grouped = query.shape[1] != key.shape[1]
+            outermost(output, {"is_causal": is_causal, "scale": options["scale"], "enable_gqa": grouped}, *tensors)
         return output, logsumexp
 
     library: Any = torch.library.Library("aten", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch's own

@@ -15,13 +15,17 @@ def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.Gra
     `make_fx` carries tensors that `f` closes over as constants of the graph only with `_allow_non_fake_inputs`.
     Checked on 2.15.0.
     """
+    from torch._subclasses.fake_tensor import DataDependentOutputException
     from torch.fx.experimental.proxy_tensor import make_fx  # brings sympy: half a second that only jit needs
 
+    read = torch.ops.aten._local_scalar_dense.default
     graph = make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
     # Forward mode leaves operations on meta tensors, whose shapes are wrong under vmap, and whose results no one reads.
     for part in graph.modules():  # the graph itself, and the bodies of its loops and branches
         if isinstance(part, torch.fx.GraphModule):
             part.graph.eliminate_dead_code()
+            if part.graph.find_nodes(op="call_function", target=read, sort=False):
+                raise DataDependentOutputException(read)  # else the backend fails, in words of its own
             _keep_tangents(part)
     hoist_constants(graph)
     return graph
@@ -36,7 +40,11 @@ def _keep_tangents(graph: torch.fx.GraphModule) -> None:
     for copy in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
         target, source = copy.args[:2]
         if target.target is layout and target.args[0] is source:
-            copy.target, copy.args = torch.ops.aten.clone.default, (source,)
+            with graph.graph.inserting_before(copy):
+                # Under vmap the primal may have a batch dimension that the tangent lacks.
+                wide = graph.graph.call_function(torch.ops.aten.expand.default, (source, copy.meta["val"].shape))
+            wide.meta = dict(copy.meta)
+            copy.target, copy.args = torch.ops.aten.clone.default, (wide,)
     graph.recompile()
 
 
@@ -60,26 +68,28 @@ def compile_graph(
 
     Inductor learns which inputs keep their address through `inner_compile`. Checked on 2.15.0.
     """
-    if backend != "inductor":
-        function = torch._dynamo.lookup_backend(backend) if isinstance(backend, str) else backend
-        return cast(Callable[..., Any], function(graph, list(inputs)))
-    from torch import _guards
-    from torch._inductor import compile_fx, list_mode_options  # seconds of import, wanted only here
+    from torch import _guards  # brings sympy, as below
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-    install_lowerings()
-
-    def inner(module: Any, examples: Any, **options: Any) -> Any:
-        options["static_input_idxs"] = sorted({*options.get("static_input_idxs", ()), *static})
-        return compile_fx.compile_fx_inner(module, examples, **options)
-
-    patches = list_mode_options(mode) if mode else None
-    # A context with a shape environment, for want of which Inductor would not look into its cache of graphs; and inputs
-    # faked here, since it would take the sizes of real ones for variables.
+    # A context with a shape environment, for want of which Inductor would not look into its cache of graphs, and torch
+    # would not compile a while loop.
     faked = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-    examples = [faked.from_tensor(t, static_shapes=True) for t in inputs]
     with _guards.tracing(_guards.TracingContext(faked)):
+        if backend != "inductor":
+            function = torch._dynamo.lookup_backend(backend) if isinstance(backend, str) else backend
+            return cast(Callable[..., Any], function(graph, list(inputs)))
+        from torch._inductor import compile_fx, list_mode_options  # seconds of import, wanted only here
+
+        install_lowerings()
+
+        def inner(module: Any, examples: Any, **options: Any) -> Any:
+            options["static_input_idxs"] = sorted({*options.get("static_input_idxs", ()), *static})
+            return compile_fx.compile_fx_inner(module, examples, **options)
+
+        patches = list_mode_options(mode) if mode else None
+        # Faked here, since Inductor would take the sizes of real ones for variables.
+        examples = [faked.from_tensor(t, static_shapes=True) for t in inputs]
         compiled = compile_fx.compile_fx(graph, examples, inner_compile=inner, config_patches=patches)
     return cast(Callable[..., Any], compiled)
 

@@ -1,10 +1,11 @@
 """What surrounds a call: transforms, tracing, autocast, function modes."""
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._C import _functorch
+from torch.autograd import forward_ad
 
 
 def transform_active() -> bool:
@@ -13,6 +14,11 @@ def transform_active() -> bool:
     `peek_interpreter_stack` is None outside every transform. Checked on 2.15.0.
     """
     return _functorch.peek_interpreter_stack() is not None
+
+
+def forward_mode() -> bool:
+    """Whether torch's own forward mode (`forward_ad.dual_level`) surrounds this call. Checked on 2.15.0."""
+    return forward_ad._current_level >= 0
 
 
 def tracing() -> bool:
@@ -73,7 +79,8 @@ def no_function_modes() -> Any:
 
 def function_modes() -> list[Any]:
     """The torch function modes around this call, the innermost last. Checked on 2.15.0."""
-    return torch.overrides._get_current_function_mode_stack()
+    modes: list[Any] = cast(Any, torch.overrides)._get_current_function_mode_stack()
+    return modes
 
 
 def level() -> int:

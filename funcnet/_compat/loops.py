@@ -48,7 +48,7 @@ def graphing() -> bool:
     return bool(_thread.sketches) or get_proxy_mode() is not None
 
 
-class _Births(TorchDispatchMode):
+class _Births(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's modes are untyped
     """Numbers the tensors that calls make, in the order of their making."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -64,7 +64,7 @@ def sketch() -> Iterator[None]:
     """Run what is inside for its shapes alone: nothing of it enters the graph. For use where `graphing()`."""
     _thread.sketches.append(next(_numbers))
     try:
-        with disable_proxy_modes_tracing(), _Births():
+        with disable_proxy_modes_tracing(), _Births():  # type: ignore[no-untyped-call]  # as above
             yield
     finally:
         _thread.sketches.pop()
@@ -139,7 +139,8 @@ def while_node(cond: Flat, body: Flat, carry: Sequence[Tensor], consts: Sequence
     if _thread.sketches:
         return list(body(*carry, *consts))
     going = _separate(cond)
-    return list(while_loop_op(lambda *args: going(*args)[0], _separate(body), *_own(carry, consts)))
+    carry, consts = _own(carry, consts)
+    return list(cast(Any, while_loop_op)(lambda *args: going(*args)[0], _separate(body), carry, consts))
 
 
 def cond_node(pred: Tensor, true: Flat, false: Flat, operands: Sequence[Tensor]) -> list[Tensor]:
@@ -169,9 +170,9 @@ def hoist_constants(graph: torch.fx.GraphModule) -> None:
                 continue
             if isinstance(value, FakeTensor):
                 raise TypeError(
-                    f"A function under scan, while_loop or cond closes over a tensor of shape {tuple(value.shape)}, and "
-                    f"hands it to what cannot be looked into, such as torch.func.grad or an autograd.Function. Make it "
-                    f"an argument or part of the carry, or use funcnet's transforms."
+                    f"A function under scan, while_loop or cond closes over a tensor of shape {tuple(value.shape)}, "
+                    f"and hands it to what cannot be looked into, such as torch.func.grad or an autograd.Function. "
+                    f"Make it an argument or part of the carry, or use funcnet's transforms."
                 )
             name = f"_hoisted_{sum(other.startswith('_hoisted') for other, _ in graph.named_buffers(recurse=False))}"
             graph.register_buffer(name, value)

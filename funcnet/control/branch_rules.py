@@ -15,9 +15,8 @@ __all__ = ["Cond", "select"]
 
 def select(pred: Tensor, true: Sequence[Tensor], false: Sequence[Tensor]) -> list[Tensor]:
     """One of two lists of results, by a predicate with no more dimensions than they have."""
-    return [
-        torch.where(pred.reshape(*pred.shape, *[1] * (t.ndim - pred.ndim)), t, f) for t, f in zip(true, false, strict=True)
-    ]
+    pairs = zip(true, false, strict=True)
+    return [torch.where(pred.reshape((*pred.shape, *[1] * (t.ndim - pred.ndim))), t, f) for t, f in pairs]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Cond:
             return lambda *args: pull(f, args[:count], places, outs, args[count:])
 
         node = Cond(pulled(self.true), pulled(self.false))
-        grads = apply(node, [pred, *operands, *(given[n] for n in outs)])  # type: ignore[list-item]  # not None there
+        grads = apply(node, [pred, *operands, *(ct for ct in given if ct is not None)])
         return [None, *filled([None] * count, places, grads)]
 
     def pushed(self, tensors: Sequence[Tensor], tangents: Some) -> list[Tensor]:
@@ -55,7 +54,9 @@ class Cond:
         def pushed(f: Flat) -> Flat:
             return lambda *args: push(f, args[:count], places, args[count:])[1]
 
-        return apply(Cond(pushed(self.true), pushed(self.false)), [pred, *operands, *(t for t in tangents if t is not None)])
+        return apply(
+            Cond(pushed(self.true), pushed(self.false)), [pred, *operands, *(t for t in tangents if t is not None)]
+        )
 
     def mapped(self, info: Any, dims: Sequence[int | None], tensors: Sequence[Tensor]) -> Any:
         """A choice between the two under `vmap`; both, where elements differ in which."""

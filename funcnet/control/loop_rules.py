@@ -4,11 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from funcnet import _compat
-from funcnet.control.primitive import Flat, Some, apply, inexact, mapped_in_front, parts, push, spread_through, zeros_for
+from funcnet.control.branch_rules import select
+from funcnet.control.primitive import (
+    Flat,
+    Some,
+    apply,
+    inexact,
+    mapped_in_front,
+    parts,
+    push,
+    spread_through,
+    zeros_for,
+)
 
 __all__ = ["While"]
 
@@ -70,15 +80,13 @@ class While:
                 return [going.f(*args)[0].any()]
 
             def body(*args: Tensor) -> list[Tensor]:
-                (active,) = going.f(*args)
-                return [
-                    torch.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-                    for new, old in zip(spread.body(*args), args, strict=False)
-                ]
+                return select(going.f(*args)[0], spread.body(*args), args[: self.carry])
 
         results = apply(While(cond, body, self.carry), [*spread.carry, *consts])
         return results, [0 if b else None for b in spread.batched]
 
-    def _going(self, info: Any, carry: Any, batched: Sequence[bool], consts: Any, consts_d: Sequence[int | None]) -> Any:
+    def _going(
+        self, info: Any, carry: Any, batched: Sequence[bool], consts: Any, consts_d: Sequence[int | None]
+    ) -> Any:
         dims = [*(0 if b else None for b in batched), *consts_d]
         return mapped_in_front(info, self.cond, dims, [*carry, *consts])

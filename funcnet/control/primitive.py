@@ -1,7 +1,7 @@
 """A loop or a branch as one node of a traced graph, with derivatives that are such nodes again."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -10,7 +10,19 @@ from funcnet import _compat
 from funcnet._compat import interpreters
 from funcnet._compat.interpreters import Level
 
-__all__ = ["Flat", "Node", "Some", "apply", "filled", "inexact", "mapped_in_front", "parts", "pull", "push", "zeros_for"]
+__all__ = [
+    "Flat",
+    "Node",
+    "Some",
+    "apply",
+    "filled",
+    "inexact",
+    "mapped_in_front",
+    "parts",
+    "pull",
+    "push",
+    "zeros_for",
+]
 
 T = TypeVar("T")
 Flat = Callable[..., Sequence[Tensor]]
@@ -20,7 +32,9 @@ Some = Sequence[Tensor | None]
 class Node(Protocol):
     """A function of flat tensors, with a rule for each transform. A tangent or cotangent of None is zero."""
 
-    kept: int  # how many of the results, the last, the backward pass reads
+    @property
+    def kept(self) -> int:
+        """How many of the results, the last, the backward pass reads."""
 
     def run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The results, where no transform is left."""
@@ -131,8 +145,11 @@ def push(
         results = tuple(body(*filled(inputs, places, some)))
         return tuple(results[n] for n in inexact(results)), results
 
-    primals = tuple(inputs[n] for n in places)
-    _, moved, results = torch.func.jvp(part, primals, tuple(tangents), has_aux=True)
+    # Copies, since torch gives a view that carries an outer tangent no inner one of another layout, which a trace may
+    # have.
+    primals = tuple(inputs[n].clone() for n in places)
+    # With has_aux torch returns three, which its annotation leaves out.
+    _, moved, results = cast(Any, torch.func.jvp)(part, primals, tuple(tangents), has_aux=True)
     return results, moved
 
 
@@ -146,7 +163,7 @@ class InFront(NamedTuple):
 def mapped_in_front(
     info: Any, f: Flat, dims: Sequence[int | None], example: Sequence[Tensor], wanted: Sequence[bool] = ()
 ) -> InFront:
-    """The function under `vmap`: results that depend on the mapped arguments, or are `wanted` so, get the mapped axis."""
+    """The function under `vmap`: results that depend on the mapped arguments, or are `wanted` so, get its axis."""
     level = Level(0, "Vmap", False, info.batch_size, info.randomness)
     step = interpreters.mapped(lambda *args: tuple(f(*args)), dims, level)
     with _compat.sketch():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from funcnet import _compat, tree
 from funcnet.control.closure import Body, MissedError, Outcome, ambient, close, tensors_around, visible
+from funcnet.control.swap import swaps
 
 __all__ = ["remat"]
 
@@ -49,9 +50,11 @@ def remat(f: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(f)
     def remat_of(*args: P.args, **kwargs: P.kwargs) -> R:
         mode = ambient()
-        reads = [t for t in tensors_around(f) if _matters(t if mode is None else mode.current(t))]
-        if mode is not None:
-            reads += [t for t in tensors_around(f) if mode.holds(t) and not _matters(mode.current(t))]
+        around, inside = tensors_around(f), bool(swaps())
+        # Inside another such function, what stands in the place of a tensor is seen only by calls that are made there.
+        reads = [t for t in around if inside or _matters(t if mode is None else mode.current(t))]
+        if mode is not None and not inside:
+            reads += [t for t in around if mode.holds(t) and not _matters(mode.current(t))]
         try:
             return _Call(Body(f, reads, mode), args, kwargs).result()  # type: ignore[no-any-return]  # that of f
         except MissedError:
@@ -228,7 +231,7 @@ def _push(f: Flat, primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> tup
     if not _compat.bare_forward_mode():
         return torch.func.jvp(f, tuple(primals), tuple(tangents))[1]  # type: ignore[no-any-return]  # untyped
     # torch.autograd.forward_ad, which does not nest: the pullback is linear, and its own pullback the pushforward.
-    outputs, pullback = torch.func.vjp(f, *primals)
+    outputs, pullback = torch.func.vjp(f, *primals)[:2]
     zeros = tuple(torch.zeros_like(t) for t in outputs)
     return torch.func.vjp(pullback, zeros)[1](tuple(tangents))[0]  # type: ignore[no-any-return]  # untyped
 
@@ -241,7 +244,8 @@ class _Later(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, after: Tensor) -> Tensor:
-        return _compat.LATER(x, after)
+        later: Tensor = _compat.LATER(x, after)
+        return later
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:

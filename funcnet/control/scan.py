@@ -12,7 +12,7 @@ from funcnet.control.closure import Body, ambient, rekeyed, visible
 from funcnet.control.contract import Carry, flat_tensors, name_of, pair, scanned
 from funcnet.control.primitive import Flat, parts
 from funcnet.control.scan_rules import Scan, run
-from funcnet.control.staged import Staged
+from funcnet.control.staged import Staged, next_key
 
 __all__ = ["scan"]
 
@@ -59,7 +59,8 @@ def scan(
     if not isinstance(unroll, int) or unroll < 0 or (unroll == 0 and unroll is not False):
         raise TypeError(f"scan takes unroll as a bool or an int of at least 1, and got {unroll!r}.")
     step = _Step(f, Carry(visible(init), "scan", f), treedef)
-    keys = step_keys(count)
+    key = next_key()
+    keys = None if key is None else random.split(key, count)
     at_once = count if unroll is True else max(unroll, 1)
     if count == 0:
         flat = _without_steps(step, leaves)
@@ -69,12 +70,6 @@ def scan(
         flat = _eagerly(step, leaves, keys, count, reverse)
     final, ys = parts(flat, len(step.carry.leaves), len(flat) - len(step.carry.leaves))
     return step.carry.filled(final), tree.unflatten(step.ydef, ys)
-
-
-def step_keys(count: int) -> Tensor | None:
-    """A key for each step, if the mode around has one to give: this takes one number of its stream, used or not."""
-    mode = ambient()
-    return None if mode is None or mode.key is None else random.split(mode.next_key(), count)
 
 
 class _Step:
@@ -123,7 +118,8 @@ def _without_steps(step: _Step, xs: Sequence[Tensor]) -> list[Tensor]:
     with _compat.sketch() if _compat.graphing() else nullcontext():
         x = [torch.zeros(x.shape[1:], dtype=x.dtype, device=x.device) for x in xs]
         body = Body(step.lists, [], mode)
-        results = body.run([], mode and mode.key, 0, ([t.clone() for t in init], x), {}).result
+        key = None if mode is None else mode.key
+        results = body.run([], key, 0, ([t.clone() for t in init], x), {}).result
     return [*init, *(torch.zeros((0, *y.shape), dtype=y.dtype, device=y.device) for y in results[len(init) :])]
 
 
@@ -158,7 +154,7 @@ def _in_graph(
         elif at_once == 1:
             results = run(Scan(one, len(start), len(rows), reverse), [*carry, *part, *staged.reads])
         else:
-            part = [row.unflatten(0, (-1, at_once)) for row in part]
+            part = [row.reshape(-1, at_once, *row.shape[1:]) for row in part]
             results = run(Scan(turn, len(start), len(rows), reverse), [*carry, *part, *staged.reads])
             results[len(start) :] = [y.flatten(0, 1) for y in results[len(start) :]]
         carry = results[: len(start)]

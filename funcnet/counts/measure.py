@@ -2,16 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node, saved_tensors_hooks
+from torch.autograd.graph import saved_tensors_hooks
 
 from funcnet import _compat, tree
 from funcnet.counts.rows import Cost
 
 __all__ = ["measure"]
+
+_OWNER = "funcnet.counts"  # the key of a node's submodule in its metadata
 
 
 def measure(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], backward: bool) -> dict[str, Cost]:
@@ -26,10 +30,11 @@ def measure(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], b
     """
     watch = _Watch(module)
     given = [*module.parameters(), *module.buffers(), *tree.leaves((list(args), dict(kwargs)))]
-    watch.known = {_compat.storage_of(t)[0] for t in given if _has_storage(t)}
+    watch.given = {_compat.storage_of(t)[0] for t in given if _has_storage(t)}
     with watch.counter, torch.set_grad_enabled(backward):
-        with saved_tensors_hooks(watch.keep, lambda tensor: tensor):
+        with saved_tensors_hooks(watch.keep, lambda saved: saved.tensor):
             output = module(*args, **kwargs)
+        watch.settle()
         outputs = [t for t in tree.leaves(output) if isinstance(t, Tensor) and t.requires_grad]
         watch.claim(outputs, "")
         watch.phase = "backward"
@@ -38,17 +43,24 @@ def measure(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], b
     return watch.costs()
 
 
+@dataclass(eq=False)
+class _Saved:
+    """A tensor that lives as long as autograd keeps it."""
+
+    tensor: Tensor
+    path: str
+
+
 class _Watch:
     """Follows which submodule is at work: by hooks in the forward, by owners of autograd's nodes in the backward."""
 
     def __init__(self, module: nn.Module) -> None:
         self.phase = "forward"
-        self.known: set[int] = set()  # storages that are not kept for the backward alone, or counted already
+        self.given: set[int] = set()  # the memory of parameters, buffers and inputs, which the backward does not cost
         self.counter = _compat.FlopCounter(lambda: (self.phase, self.path))
         self._inside: list[str] = []
         self._node_path = ""
-        self._owners: dict[Node, str] = {}
-        self._alive: list[Tensor] = []  # so that no storage takes the identity of another
+        self._saved: list[ref[_Saved]] = []
         self._kept: Counter[str] = Counter()
         self._calls: Counter[str] = Counter()
         self._bytes: Counter[str] = Counter()
@@ -62,24 +74,31 @@ class _Watch:
         """The submodule at work. A part that is computed again in the backward has hooks at work there, too."""
         return self._inside[-1] if self._inside else self._node_path
 
-    def keep(self, tensor: Tensor) -> Tensor:
-        """Count what autograd keeps, memory once."""
-        if _has_storage(tensor):
-            storage, size = _compat.storage_of(tensor)
-            if storage not in self.known:
-                self.known.add(storage)
-                self._alive.append(tensor)
-                self._kept[self.path] += size
-        return tensor
+    def keep(self, tensor: Tensor) -> "_Saved":
+        """Note what autograd keeps, and for whom."""
+        saved = _Saved(tensor.detach(), self.path)  # with its history, a saved output would hold itself
+        self._saved.append(ref(saved))
+        return saved
+
+    def settle(self) -> None:
+        """Count the memory that is kept by now, once; what was computed and thrown away is not."""
+        counted = set(self.given)
+        for saved in filter(None, (weak() for weak in self._saved)):
+            if _has_storage(saved.tensor):
+                storage, size = _compat.storage_of(saved.tensor)
+                if storage not in counted:
+                    counted.add(storage)
+                    self._kept[saved.path] += size
 
     def claim(self, tensors: Sequence[Any], path: str) -> None:
         """Give the nodes that led to these tensors and have no owner yet to a submodule."""
         nodes = [t.grad_fn for t in tensors if isinstance(t, Tensor) and t.grad_fn is not None]
         while nodes:
             node = nodes.pop()
-            if node in self._owners:
+            metadata = cast(dict[str, str], node.metadata)  # a property that torch's stubs take for a method
+            if _OWNER in metadata:
                 continue
-            self._owners[node] = path
+            metadata[_OWNER] = path
             node.register_prehook(self._at(path))
             nodes += [before for before, _ in node.next_functions if before is not None]
 

@@ -5,6 +5,7 @@ on every version of torch alike; what depends on values cannot be traced, and sa
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -55,7 +56,10 @@ def compile_flat(
             captured = _lift_constants(graph)
             check(captured)
             _keep_scalars(graph)
-            compiled = _compat.compile_graph(graph, [*inputs, *captured], backend, mode, static)
+            # The graph holds the casts of autocast, which must not see it again, neither now nor when it runs.
+            casts = _compat.autocast_state() != (None, None)
+            compiler = _without_autocast(_compat.compile_graph) if casts else _compat.compile_graph
+            compiled = compiler(graph, [*inputs, *captured], backend, mode, static)
     except Exception as error:
         if not _compat.is_data_dependent(error):
             raise
@@ -64,7 +68,16 @@ def compile_flat(
             f"a boolean mask): the value is known only when the compiled step runs. Write torch.where, a fixed-size "
             f"form, or make the argument static. Torch says: {str(error).splitlines()[0]}"
         ) from error
-    return compiled
+    return _without_autocast(compiled) if casts else compiled
+
+
+def _without_autocast(f: Callable[..., Any]) -> Callable[..., Any]:
+    def plain(*args: Any) -> Any:
+        with ExitStack() as stack:
+            _compat.enter_autocast(stack, (None, None))
+            return f(*args)
+
+    return plain
 
 
 def _lift_constants(graph: torch.fx.GraphModule) -> list[Tensor]:

@@ -3,14 +3,16 @@
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from operator import is_
+from types import FunctionType, ModuleType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["Attributes"]
 
 _DICTS = ("__dict__", "_parameters", "_buffers", "_modules")
 _CONTAINERS = (dict, OrderedDict, list, set, deque)
+_OPAQUE = (Tensor, nn.Module, type, FunctionType, ModuleType)  # whose attributes are no memory of a forward's
 
 
 class Attributes:
@@ -24,7 +26,7 @@ class Attributes:
         self._containers = [(c, _content(c)) for c in _containers(own, set())]
 
     def restore(self) -> bool:
-        """Put every attribute back; False where a list or dict was written, which may be in use elsewhere by now."""
+        """Put every attribute back; False where a list, dict or object was written, which may be in use elsewhere."""
         for owner, names, values in self._before:
             if len(owner) != len(values) or not all(map(is_, owner.values(), values)):
                 owner.clear()
@@ -33,12 +35,13 @@ class Attributes:
 
 
 def _containers(values: Iterable[Any], seen: set[int]) -> Iterator[Any]:
-    """The builtin containers among some values, and those inside them."""
+    """The builtin containers among some values, the attributes of plain objects, and those inside them."""
     for value in values:
-        if type(value) in _CONTAINERS and id(value) not in seen:
+        held: Any = value if type(value) in _CONTAINERS else getattr(value, "__dict__", None)
+        if type(held) in _CONTAINERS and not isinstance(value, _OPAQUE) and id(value) not in seen:
             seen.add(id(value))
-            yield value
-            yield from _containers(value.values() if isinstance(value, dict) else value, seen)
+            yield held
+            yield from _containers(held.values() if isinstance(held, dict) else held, seen)
 
 
 def _content(container: Any) -> tuple[Any, ...]:

@@ -34,6 +34,11 @@ class Weights(NamedTuple):
         return cls(tensors[0], tensors[1], *biases, *tensors[4 if bias else 2 :])
 
 
+def _gates(h: Tensor, weights: Weights) -> Tensor:
+    # Under autocast the weights are lowered and the states may not be.
+    return F.linear(h.to(weights.hidden.dtype), weights.hidden, weights.hidden_bias)
+
+
 # `cell(projected, states, weights)`: the new states, of which the first is the output. `projected` is the input's part
 # of the gates, (..., gates * hidden).
 Cell = Callable[[Tensor, States, Weights], States]
@@ -41,7 +46,7 @@ Cell = Callable[[Tensor, States, Weights], States]
 
 def _rnn(nonlinearity: Callable[[Tensor], Tensor]) -> Cell:
     def cell(projected: Tensor, states: States, weights: Weights) -> States:
-        return (nonlinearity(projected + F.linear(states[0], weights.hidden, weights.hidden_bias)),)
+        return (nonlinearity(projected + _gates(states[0], weights)),)
 
     return cell
 
@@ -49,7 +54,7 @@ def _rnn(nonlinearity: Callable[[Tensor], Tensor]) -> Cell:
 def _gru(projected: Tensor, states: States, weights: Weights) -> States:
     (h,) = states
     reset, update, new = projected.chunk(3, -1)
-    own_reset, own_update, own_new = F.linear(h, weights.hidden, weights.hidden_bias).chunk(3, -1)
+    own_reset, own_update, own_new = _gates(h, weights).chunk(3, -1)
     update = torch.sigmoid(update + own_update)
     new = torch.tanh(new + torch.sigmoid(reset + own_reset) * own_new)
     return (new + update * (h - new),)
@@ -57,11 +62,11 @@ def _gru(projected: Tensor, states: States, weights: Weights) -> States:
 
 def _lstm(projected: Tensor, states: States, weights: Weights) -> States:
     h, c = states
-    gates = projected + F.linear(h, weights.hidden, weights.hidden_bias)
+    gates = projected + _gates(h, weights)
     enter, forget, new, out = gates.chunk(4, -1)
     c = torch.sigmoid(forget) * c + torch.sigmoid(enter) * torch.tanh(new)
     h = torch.sigmoid(out) * torch.tanh(c)
-    return (h if weights.projection is None else F.linear(h, weights.projection)), c
+    return (h if weights.projection is None else F.linear(h.to(weights.projection.dtype), weights.projection)), c
 
 
 CELLS: dict[str, Cell] = {"rnn_tanh": _rnn(torch.tanh), "rnn_relu": _rnn(torch.relu), "gru": _gru, "lstm": _lstm}

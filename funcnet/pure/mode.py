@@ -11,6 +11,7 @@ from funcnet.pure.formulas import FORMULAS
 from funcnet.pure.normalization import NORMALIZATION
 from funcnet.pure.recurrence import RECURRENCE
 from funcnet.pure.skeleton import Loan
+from funcnet.pure.spectral import SPECTRAL
 from funcnet.random.seeded import RANDOM, KeyedMode, Replacement
 
 __all__ = ["MissingKeyError", "PureMode"]
@@ -32,6 +33,7 @@ class PureMode(KeyedMode):
         **FORMULAS,
         **ATTENTION,
         **RECURRENCE,
+        **SPECTRAL,
     }
 
     def __init__(self, key: Tensor | None, statistics: dict[int, str], loan: Loan) -> None:

@@ -19,19 +19,19 @@ _METADATA = ("__get__", "size", "__len__", "dim", "numel")
 class Known(Tensor):
     """An int64 tensor on the CPU whose values Python knows while everything around it is traced."""
 
-    values: list[int]
+    numbers: list[int]
 
     @classmethod
     def of(cls, values: Sequence[int]) -> "Known":
         """Make one of these values."""
         with _compat.untraced():
             known: Known = torch.tensor(values, dtype=torch.int64, device="cpu").as_subclass(cls)
-        known.values = list(values)
+        known.numbers = list(values)
         return known
 
     def constant(self) -> Tensor:
         """An ordinary tensor, which tracing takes for a constant."""
-        return torch.tensor(self.values, dtype=torch.int64, device="cpu")
+        return torch.tensor(self.numbers, dtype=torch.int64, device="cpu")
 
     @classmethod
     def __torch_function__(
@@ -39,7 +39,7 @@ class Known(Tensor):
     ) -> Any:
         """What torch's packing functions read is known; to all else this is a constant."""
         kwargs = kwargs or {}
-        values = args[0].values if args and isinstance(args[0], Known) else None
+        values = args[0].numbers if args and isinstance(args[0], Known) else None
         if values is not None and func is Tensor.tolist:
             return list(values)
         if values is not None and func is Tensor.__getitem__ and isinstance(args[1], int):
@@ -85,26 +85,35 @@ class Packing(NamedTuple):
 
 
 def _host(sizes: Tensor) -> list[int]:
-    if _compat.tracing() and not isinstance(sizes, Known):
+    if isinstance(sizes, Known):
+        return sizes.numbers
+    if _compat.tracing():
         raise TypeError(
             "the lengths of packed sequences are shapes, which a compiled function must know: pass a PackedSequence as "
             "an argument of the jitted function, or give pack_padded_sequence a list of numbers inside the module."
         )
-    return sizes.tolist()  # type: ignore[no-any-return]  # of one dimension
+    sizes = _compat.bare(sizes)
+    if sizes.ndim != 1:
+        raise TypeError(
+            "the lengths of packed sequences are shapes, and vmap maps over them: map over the data alone, as in "
+            "vmap(lambda data: model(params, state, packed._replace(data=data)))(many)."
+        )
+    numbers: list[int] = sizes.tolist()
+    return numbers
 
 
 def _pack(mode: "PureMode", input: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
     """`torch.nn.utils.rnn.pack_padded_sequence`, of sorted lengths, by a gather that has every derivative."""
     asked = _compat.asked_of(input)
     tracing = _compat.tracing()
-    if not (asked.batched or asked.forward or tracing):
-        return _compat.pack_padded(input, lengths, batch_first)
-    padded = input.transpose(0, 1) if batch_first else input
+    if not (asked.transformed or asked.forward or tracing):
+        packed: tuple[Tensor, Tensor] = _compat.pack_padded(input, lengths, batch_first)
+        return packed
+    padded, numbers = (input.transpose(0, 1) if batch_first else input), _host(lengths)
     with _compat.untraced():  # a dry run on the host, for its result and its errors
         empty = torch.zeros(*padded.shape[:2], 1, device="cpu")
-        _, batch_sizes = _compat.pack_padded(empty, torch.tensor(_host(lengths)), False)
-        sizes: list[int] = batch_sizes.tolist()
-    batch_sizes = Known.of(sizes) if tracing else batch_sizes
+        _, dry = _compat.pack_padded(empty, _compat.bare(torch.tensor(numbers)), False)
+        batch_sizes = Known.of(_compat.bare(dry).tolist()) if tracing else _compat.bare(dry)
     return Packing.of(batch_sizes, input.device).pack(padded), batch_sizes
 
 
@@ -113,8 +122,9 @@ def _pad(
 ) -> tuple[Tensor, Tensor]:
     """`torch.nn.utils.rnn.pad_packed_sequence`, likewise."""
     asked = _compat.asked_of(data)
-    if not (asked.batched or asked.forward or _compat.tracing()):
-        return _compat.pad_packed(data, batch_sizes, batch_first, padding_value, length)
+    if not (asked.transformed or asked.forward or _compat.tracing()):
+        unpacked: tuple[Tensor, Tensor] = _compat.pad_packed(data, batch_sizes, batch_first, padding_value, length)
+        return unpacked
     packing = Packing.of(batch_sizes, data.device)
     padded = packing.pad(data)
     valid = packing.valid.reshape(*packing.valid.shape, *(1,) * (data.ndim - 1))
@@ -137,4 +147,16 @@ def _list(data: Any) -> Sequence[Any]:
     return data if isinstance(data, list | tuple) else (None,)
 
 
-PACKING: dict[Any, Any] = {_compat.pack_padded: _pack, _compat.pad_packed: _pad, torch.as_tensor: _as_tensor}
+def _scatter_(mode: "PureMode", input: Tensor, dim: int, index: Tensor, src: Any, **options: Any) -> Tensor:
+    """`Tensor.scatter_`, by which torch inverts the order of sequences, and which has no batching rule."""
+    if not isinstance(src, Tensor) or options or not _compat.asked_of(input, index, src).batched:
+        return input.scatter_(dim, index, src, **options)
+    return input.copy_(torch.scatter(input, dim, index, src))
+
+
+PACKING: dict[Any, Any] = {
+    _compat.pack_padded: _pack,
+    _compat.pad_packed: _pad,
+    torch.as_tensor: _as_tensor,
+    Tensor.scatter_: _scatter_,
+}

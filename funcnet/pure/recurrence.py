@@ -39,7 +39,8 @@ class _Call(NamedTuple):
         packed = isinstance(args[2], Sequence)
         hx, weights, *rest = args[packed:]
         states = (hx,) if isinstance(hx, Tensor) else tuple(hx)
-        return cls(input, args[0] if packed else None, states, weights, *rest, *((False,) if packed else ()))
+        batch_sizes = _compat.bare(args[0]) if packed else None
+        return cls(input, batch_sizes, states, weights, *rest, *((False,) if packed else ()))
 
     def args(self) -> tuple[Any, ...]:
         """The call as torch takes it."""
@@ -95,13 +96,14 @@ def _layer_by_layer(mode: "PureMode", call: _Call, one: Layer) -> tuple[Tensor, 
 def _native_suffices(kind: str, call: _Call) -> bool:
     """Whether torch's own kernel has what is asked for.
 
-    None has a batching rule. The LSTM has no forward mode, and off the CPU none has more than one derivative in
-    reverse. Traced, they are unrolled, but for the LSTM in single precision, whose traced backward fails.
+    None has a batching rule, and inside a transform none can read the lengths of packed sequences. The LSTM has no
+    forward mode, and off the CPU none has more than one derivative in reverse. Traced, they are unrolled, but for the
+    LSTM in single precision, whose backward does not trace.
     """
     asked = _compat.asked_of(call.input, *call.states, *call.weights)
     if call.input.device.type != "cpu":
         return not (asked.batched or asked.forward or asked.reverse > 1 or _compat.tracing())
-    if asked.batched or (asked.forward and kind == "lstm"):
+    if asked.batched or (asked.forward and kind == "lstm") or (asked.transformed and call.batch_sizes is not None):
         return False
     if not _compat.tracing():
         return True
@@ -118,14 +120,12 @@ def _autocast(kind: str, call: _Call) -> _Call:
     """The call with what torch's kernel would lower under autocast lowered."""
     if not torch.is_autocast_enabled(call.input.device.type):
         return call
+    input, *states = lowered(call.input, *call.states)
     projected = _count(call) % 2 == 1
-    if kind == "lstm" and not projected and call.batch_sizes is None:
-        input, *states = lowered(call.input, *call.states)
-        return call._replace(input=input, states=tuple(states), weights=lowered(*call.weights))
-    # The products are lowered, and with them a state that is nothing but a product or a function of one.
-    return (
-        call._replace(states=(*lowered(call.states[0]), *call.states[1:])) if projected or kind[:3] == "rnn" else call
-    )
+    if kind == "gru" or (kind == "lstm" and (projected or call.batch_sizes is not None)):
+        # Only the products are lowered there, and with them a state that is nothing but a product.
+        states = [states[0] if projected else call.states[0], *call.states[1:]]
+    return call._replace(input=input, states=tuple(states), weights=lowered(*call.weights))
 
 
 def _by_cells(kind: str, call: _Call) -> tuple[Tensor, ...]:
@@ -164,9 +164,8 @@ def _cell(kernel: Callable[..., Any]) -> Callable[..., Any]:
         asked = _compat.asked_of(input, *states, *given)
         if not (asked.batched or asked.forward or asked.reverse > 1):
             return kernel(input, hx, *weights)
-        if kind != "gru":
-            input, *lowers = lowered(input, *states)
-            states = tuple(lowers)
+        input, *given = lowered(input, *given)
+        states = lowered(*states) if kind.startswith("rnn") else states
         own = Weights.of(given, len(given) == 4)
         new = CELLS[kind](F.linear(input, own.input, own.input_bias), states, own)
         return new[0] if len(new) == 1 else new

@@ -25,9 +25,9 @@ def attend(
 ) -> Tensor:
     """`softmax(query @ key.mT * scale + mask) @ value` (Vaswani et al. 2017), differentiable any number of times.
 
-    Arguments as of `F.scaled_dot_product_attention`, a mask or none; `mode` gives the key of the dropout. A row of the mask that leaves
-    nothing to attend to gives zeros, as torch's kernels do, and zero derivatives. Half precision is computed in
-    float32, as there; autocast is for the caller, by `lowered`.
+    Arguments as of `F.scaled_dot_product_attention`, a mask or none; `mode` gives the key of the dropout. A row of the
+    mask that leaves nothing to attend to gives zeros, as torch's kernels do, and zero derivatives. Half precision is
+    computed in float32, as there; autocast is for the caller, by `lowered`.
 
     Raises:
         RuntimeError: what torch refuses.

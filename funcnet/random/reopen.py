@@ -30,6 +30,7 @@ class Overlay:
         self.__dict__.update(replaced)
 
     def __getattr__(self, name: str) -> object:
+        """The module's own."""
         return getattr(self._module, name)
 
 

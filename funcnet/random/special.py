@@ -59,7 +59,8 @@ def _erfinv_64(x: Tensor) -> Tensor:
     root = torch.sqrt(torch.where(centre | w.isinf(), 6.25, w))
     middle = torch.where(tail, _horner(_TAIL_64, root - 5.0), _horner(_MIDDLE_64, root - 3.25))
     p = torch.where(centre, _horner(_CENTRE_64, torch.where(centre, w, 3.125) - 3.125), middle)
-    return torch.where(x.abs() == 1.0, x * torch.inf, p * x)
+    # Detached, since the infinity of the unused side would be a NaN in the derivative.
+    return torch.where(x.abs() == 1.0, x.detach() * torch.inf, p * x)
 
 
 def erfinv(x: Tensor) -> Tensor:
@@ -100,4 +101,4 @@ def _erfinv_32(y: Tensor) -> Tensor:
     for a, b in zip(_CENTRE[1:], _TAIL[1:], strict=True):
         p = torch.where(centre, a, b) + p * v
     edge = y.abs() == 1.0
-    return torch.where(edge, y * torch.inf, p * y)
+    return torch.where(edge, y.detach() * torch.inf, p * y)

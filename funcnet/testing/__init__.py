@@ -12,10 +12,10 @@ and needs `pip install "funcnet[test]"`; the checks do not.
 2570 parameters
 """
 
+from funcnet.testing.dtypes import check_dtype as check_dtype
 from funcnet.testing.failures import CheckError as CheckError
 from funcnet.testing.failures import NotApplicableError as NotApplicableError
 from funcnet.testing.gradients import check_gradients as check_gradients
-from funcnet.testing.models import check_dtype as check_dtype
 from funcnet.testing.models import check_parameter_count as check_parameter_count
 from funcnet.testing.models import check_seeded as check_seeded
 from funcnet.testing.purity import check_pure as check_pure

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from funcnet import tree
 from funcnet.control.closure import ambient, rekeyed
 from funcnet.random.seeded import KeyedMode
+from funcnet.testing.agreement import inside
 from funcnet.testing.failures import CheckError, compare, explain
-from funcnet.testing.subjects import Call, inside
+from funcnet.testing.subjects import Call
 from funcnet.testing.watch import Watch
 
 __all__ = ["remembers"]

@@ -12,9 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 from funcnet import jit, tree, vmap
 from funcnet.control import remat
+from funcnet.testing.agreement import agree
 from funcnet.testing.failures import CheckError, NotApplicableError
 from funcnet.testing.scalars import gradient, precise, with_gradient
-from funcnet.testing.subjects import Call, Subject, agree, cases, distinct, examine, variants
+from funcnet.testing.subjects import Call, Subject, cases, distinct, examine, variants
 
 __all__ = ["check_jit", "check_remat", "check_threads", "check_vmap"]
 

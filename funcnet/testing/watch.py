@@ -3,7 +3,7 @@
 import functools
 import random as python_random
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Watch", "generators"]
+__all__ = ["Watch", "content", "generators"]
 
 _MOST_NODES = 20_000  # a data set that a function happens to mention is not worth minutes
 _MOST_BYTES = 1 << 20
@@ -37,37 +37,44 @@ def generators() -> dict[str, Any]:
 class Watch:
     """A picture of some objects and of what they reach: closures, globals that functions mention, class attributes."""
 
-    def __init__(self, roots: dict[str, Any], skip: frozenset[int] = frozenset()) -> None:
-        """Take the picture; each root is an object by the words that name its owner. `skip` holds ids to pass by."""
-        self._roots, self._skip = roots, skip
+    def __init__(self, roots: dict[str, Any]) -> None:
+        """Take the picture; each root is an object by the words that name its owner."""
+        self._roots = roots
         self._before = self._look()
 
     def change(self) -> tuple[str, str, str] | None:
         """What is another now, as `(owner, path, was and is)`; None where nothing is."""
         now = self._look()
-        for path in [*self._before, *(path for path in now if path not in self._before)]:
-            was, owner = self._before.get(path, (None, ""))
-            found, owner = now.get(path, (None, owner))
+        for place in [*self._before, *(place for place in now if place not in self._before)]:
+            was, owner = self._before.get(place, (None, ""))
+            found, owner = now.get(place, (None, owner))
             if was != found:
-                return owner, path, _changed(was, found)
+                return owner, place[0], _changed(was, found)
         return None
 
-    def _look(self) -> dict[str, tuple[Any, str]]:
-        found: dict[str, tuple[Any, str]] = {}
-        seen = set(self._skip)
+    def _look(self) -> dict[tuple[str, int], tuple[Any, str]]:
+        """What there is by path, and by the how manyth it is of that path: two closures may have a variable alike."""
+        found: dict[tuple[str, int], tuple[Any, str]] = {}
+        counts: Counter[str] = Counter()
+        seen: set[int] = set()
+
+        def note(path: str, token: Any, owner: str) -> None:
+            found[path, counts[path]] = token, owner
+            counts[path] += 1
+
         # Breadth first: the shortest path to an object is the one a reader understands.
         queue = deque((owner, "", root) for owner, root in self._roots.items())
         while queue and len(found) < _MOST_NODES:
             owner, path, value = queue.popleft()
             token = _token(value)
             if token is not None:
-                found[path] = (token, owner)
+                note(path, token, owner)
                 continue
             if id(value) in seen:
                 continue
             seen.add(id(value))
             if isinstance(value, dict | list | tuple | set | deque):
-                found[path] = ((type(value).__name__, len(value)), owner)
+                note(path, (type(value).__name__, len(value)), owner)
             queue.extend((owner, child_path, child) for child_path, child in _children(path, value))
         return found
 
@@ -114,7 +121,12 @@ def _tensor_token(value: Tensor) -> tuple[Any, ...]:
     shape = tuple(plain.shape)
     if plain.device.type == "meta" or plain.layout != torch.strided or plain.nbytes > _MOST_BYTES:
         return "tensor", shape, id(value), value._version
-    return "tensor", shape, plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return "tensor", shape, content(plain)
+
+
+def content(value: Tensor) -> bytes:
+    """The bytes of a tensor's numbers."""
+    return value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _children(path: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -59,7 +59,8 @@ def value_and_grad(f: Function, argnums: Argnums = 0, *, has_aux: bool = False) 
             # Nothing is recorded there, and every gradient would be zero.
             with torch.inference_mode(False):
                 return value_and_grad_of(*tree.map(_recordable, args), **tree.map(_recordable, kwargs))
-        inner = _compat.transform_active() or _outermost.busy or _needs_outer_graph(args, kwargs)
+        around = _compat.transform_active() or _compat.forward_mode() or _outermost.busy
+        inner = around or _needs_outer_graph(args, kwargs)
         engine = _func_engine if inner else _autograd_engine
         value, aux, grads = engine(f, positions, has_aux, args, kwargs)
         grads = grads[0] if isinstance(argnums, int) else grads

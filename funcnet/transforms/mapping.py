@@ -10,6 +10,7 @@ from torch import Tensor
 from funcnet import _compat, tree
 from funcnet.control.closure import visible
 from funcnet.transforms._arguments import Function, describe, name
+from funcnet.transforms._casts import casts
 
 __all__ = ["mapped", "vmap"]
 
@@ -71,7 +72,8 @@ def mapped(
         return [r for r, place in zip(results, places, strict=True) if place is not None]
 
     run = torch.func.vmap(flat, in_dims=tuple(flat_dims[i] for i in where), chunk_size=chunk_size)
-    given = iter(run(*(leaves[i] for i in where)))
+    with casts():
+        given = iter(run(*(leaves[i] for i in where)))
     outdef, places, same = rest
     return tree.unflatten(
         outdef, [s if place is None else _moved(next(given), place) for s, place in zip(same, places, strict=True)]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.models import Counter, Everything, mlp
 from torch import Tensor, nn
 
 import funcnet as fn
 from funcnet import Model, random, remat, tree
+from tests.models import Counter, Everything, mlp
 
 W, V = (random.normal(random.key(n), (4, 4), dtype=torch.float64) for n in (1, 2))
 X = random.normal(random.key(3), (3, 4), dtype=torch.float64)
@@ -131,7 +131,7 @@ class Round(torch.autograd.Function):
 
 
 def test_a_closed_over_tensor_in_an_autograd_function_is_refused():
-    with pytest.raises(RuntimeError, match=r"Round\.forward was given a tensor of shape \(4, 4\).*Make the tensor an arg"):
+    with pytest.raises(RuntimeError, match=r"Round\.forward was given a tensor of shape \(4, 4\).*Make the tens"):
         fn.grad(lambda w: remat(lambda x: x @ Round.apply(w))(X).sum())(W)
     got = fn.grad(lambda w: remat(lambda w, x: x @ Round.apply(w))(w, X).sum())(W)
     torch.testing.assert_close(got, X.sum(0)[:, None].expand(4, 4))
@@ -214,8 +214,6 @@ SLOW = [(name, transform, True) for name, transform, _ in CASES if (name, transf
 )
 def test_inside_a_module_draws_statistics_and_buffers_are_the_same(name: str, transform: str, jitted: bool):
     make, shape = MODULES[name]
-    if name == "spectral" and transform in ("ensemble", "hvp"):
-        pytest.skip("torch's spectral_norm writes with out=, which has neither a batching rule nor a forward derivative")
     x = random.normal(random.key(4), shape, dtype=torch.float64)
     params, state = Model(Again, make, False).init(random.key(5), dtype=torch.float64)
     want = ON_MODELS[transform](Model(Again, make, False), params, state, x, random.key(6))

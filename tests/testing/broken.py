@@ -12,6 +12,7 @@ from funcnet import random
 
 CACHE: dict[Any, Tensor] = {}
 LOG: list[int] = []
+SEEN: list[int] = []
 COUNT = 0
 SHARED: dict[str, Tensor] = {}
 
@@ -75,6 +76,15 @@ class CountsInGlobal(nn.Module):
 class AppendsToGlobal(nn.Module):
     def forward(self, x):
         LOG.append(len(x))
+        return x
+
+
+class AppendsInside(nn.Module):
+    def forward(self, x):
+        def record():
+            SEEN.append(1)
+
+        record()
         return x
 
 

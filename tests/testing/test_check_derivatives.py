@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -70,6 +71,18 @@ def test_a_wrong_function_inside_a_model_is_found(f):
 def test_what_is_not_asked_for_is_not_checked():
     assert check_gradients(broken.wrong_second_order, X, order=1) == "1 leaf, order 1, with gradcheck"
     assert check_gradients(broken.wrong_tangent, X, order=1, forward=False) == "1 leaf, order 1, with gradcheck"
+
+
+def test_gradcheck_is_asked_too():
+    """Which sees that two backward passes differ, by far less than differences can tell."""
+    noise = np.random.default_rng(0)
+    noisy = broken.autograd_function(lambda x, g: broken.right(x, g) * (1 + 1e-12 * noise.random()), broken.right)
+    with pytest.raises(CheckError, match=r"\(torch.autograd.gradcheck\).*not reentrant"):
+        check_gradients(noisy, X)
+
+
+def test_differences_that_are_not_sure_of_themselves_accuse_nobody():
+    check_gradients(lambda x: torch.sin(1e6 * x), WIDE)
 
 
 def test_a_missing_derivative_says_what_can_be_left_out():

@@ -19,7 +19,6 @@ from tests.testing import broken
 pytest_plugins = ["pytester"]
 
 X = random.normal(random.key(5), (4, 4))
-QUICK = [name for name in CHECKS if name != "jit"]
 
 
 def test_a_good_model_passes_everything():
@@ -39,9 +38,11 @@ def test_every_counterexample_is_in_the_error():
     assert "check_pure: Model(partial) in evaluation moves numpy.random in submodule 'inner.part'" in message
     assert "check_vmap: Model(partial) in evaluation" in message
     assert [r.check for r in report.failed] == ["pure", "vmap"]
-    statuses = {r.check: r.status for r in report.results}
-    assert statuses["dtype"] == "passed"
-    assert statuses["jit"] == "skipped"
+    assert [(r.check, r.status) for r in report.results] == [
+        ("pure", "failed"),
+        ("dtype", "passed"),
+        ("vmap", "failed"),
+    ]
 
 
 def test_what_does_not_apply_is_skipped_with_a_reason():
@@ -54,8 +55,6 @@ def test_what_does_not_apply_is_skipped_with_a_reason():
     assert reasons == {
         "gradients": "Model(Largest) in evaluation has no floating output to differentiate.",
         "remat": "Model(Largest) in evaluation has no floating output to differentiate.",
-        "jit": "not asked for",
-        "threads": "not asked for",
     }
 
 
@@ -94,10 +93,10 @@ def test_the_callers_generators_and_example_stay():
     assert (np.random.get_state()[1] == numpy_state).all()
 
 
-@settings(max_examples=8)
-@given(fs.architectures("dense", "convolutional", "attention"), fs.keys())
+@settings(max_examples=4)
+@given(fs.architectures(), fs.keys())
 def test_no_false_alarms(architecture, key):
-    check_model(architecture, architecture.example(key), key=key, only=QUICK)
+    check_model(architecture, architecture.example(key), key=key, skip=["jit"])
 
 
 @pytest.mark.slow
@@ -137,8 +136,9 @@ TESTS = """
 
 
 @pytest.fixture
-def isolated(pytester):
+def isolated(pytester, monkeypatch):
     """pytest as a user has it: without the settings and the plugins of this suite."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # the plugin is named, whether it is installed or not
 
     def run(text, *options):
         pytester.makepyfile(text)
@@ -214,7 +214,7 @@ MODULES = """
 def modules(pytester, monkeypatch):
     name = f"users_models_{id(pytester)}"
     pytester.makepyfile(**{name: MODULES})
-    monkeypatch.syspathinsert(pytester.path)
+    monkeypatch.syspath_prepend(pytester.path)
     yield name
     sys.modules.pop(name, None)
 
@@ -226,7 +226,7 @@ def test_check_on_the_command_line(modules, capsys):
     lines = out.splitlines()
     assert lines[0] == f"Model({modules}:Good), key=random.key(4)"
     assert [line.split()[:2] for line in lines[1:4]] == [["pure", "passed"], ["seeded", "passed"], ["dtype", "passed"]]
-    assert "jit              skipped    0.00 s  not asked for" in out
+    assert "jit" not in out
     assert err == ""
 
 
@@ -242,7 +242,7 @@ def test_a_failure_on_the_command_line(modules, capsys):
         ("no_such_module:f", [], "no_such_module cannot be imported: ModuleNotFoundError"),
         ("{}:bda", [], "has no attribute 'bda'; near names: bad"),
         ("{}:bad", ["--input", "2,x"], "'2,x' is no input"),
-        ("{}:bad", ["--input", "2,4"], "fails with --input 2,4: RuntimeError: mat1 and mat2"),
+        ("{}:bad", ["--input", "2,4"], "fails with --input 2,4: RuntimeError: "),
         ("{}:bad", [], "fails with no --input: TypeError: "),
         ("{}:bad", ["--seed", str(2**70)], "seed of at most 64 bits"),
     ],

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -17,6 +18,7 @@ from tests.testing import broken
 from tests.testing.broken import within
 
 X = random.normal(random.key(5), (4, 4))
+NAN = float("nan")
 
 
 @pytest.mark.parametrize(
@@ -31,6 +33,7 @@ X = random.normal(random.key(5), (4, 4))
             r"changes global 'COUNT' of tests.testing.broken in submodule 'inner.part'.*was \d+, is",
         ),
         (broken.AppendsToGlobal, r"changes global 'LOG' of tests.testing.broken in submodule 'inner.part'"),
+        (broken.AppendsInside, r"changes global 'SEEN' of tests.testing.broken in submodule 'inner.part'"),
         (broken.FillsGlobalCache, r"changes global 'CACHE' of tests.testing.broken in submodule 'inner.part'"),
         (broken.WritesClassAttribute, r"changes class attribute WritesClassAttribute.last in submodule 'inner.part'"),
         (broken.MutableDefault, r"changes default argument 0 of forward in submodule 'inner.part'"),
@@ -83,6 +86,8 @@ class _Callable:
     ("f", "args", "message"),
     [
         (lambda x: x.add_(1), (X,), r"<lambda> writes into its arguments: leaf 'argument 0'"),
+        (lambda x: x.mul_(1), (X,), r"<lambda> writes into its arguments: leaf 'argument 0'"),
+        (lambda x: x + 1e-7 * np.random.default_rng().random(), (X,), r"another result in a second call"),
         (lambda t: t["b"]["c"].data.mul_(2), ({"a": X, "b": {"c": X}},), r"leaf 'argument 0.b.c'"),
         (lambda t: t.pop("a"), ({"a": X, "b": X},), r"leaf 'argument 0.a' is no longer what it was"),
         (lambda x, rows: rows.append(1), (X, []), r"leaf 'argument 1.0'"),
@@ -123,7 +128,25 @@ class Inspects(nn.Module):
         return 2 * x
 
 
-@pytest.mark.parametrize("part", [Inspects, nn.Identity, nn.Dropout, Counter])
+class UsesItsStatistics(nn.BatchNorm1d):
+    """Reads in training what it wrote before in the same call."""
+
+    def __init__(self):
+        super().__init__(4)
+
+    def forward(self, x):
+        super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var)
+
+
+class MentionsNan(nn.Module):
+    """Mentions a global that is not equal to itself."""
+
+    def forward(self, x):
+        return x.nan_to_num(NAN)
+
+
+@pytest.mark.parametrize("part", [Inspects, UsesItsStatistics, MentionsNan, nn.Identity, nn.Dropout, Counter])
 def test_pure_modules_pass(part):
     x = X[:, :3] if part is Counter else X
     assert check_pure(part, x) == "8 calls"

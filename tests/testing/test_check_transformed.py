@@ -40,7 +40,7 @@ def test_vmap_finds(part, message):
     ("part", "message"),
     [
         (broken.Branches, r"fails jitted, and does not in eager mode: TypeError: .*depends on a tensor's value"),
-        (broken.ReadsItem, r"fails jitted, and does not in eager mode: TypeError: .*depends on a tensor's value"),
+        (broken.ReadsItem, r"fails jitted, and does not in eager mode: "),
         (broken.KnowsTracing, r"another result jitted than in eager mode: leaf '0.result"),
         (broken.NumpyDraw, r"gives different results for the same arguments.*See check_pure"),
     ],
@@ -111,10 +111,6 @@ def test_threads_finds_a_shared_variable_of_a_function():
 @pytest.mark.parametrize(("constructor", "shape"), [(mlp, (4, 6)), (Everything, (3, 3, 5, 5))])
 def test_right_models_pass(check, constructor, shape):
     check(Model(constructor), random.normal(random.key(1), shape))
-
-
-def test_a_right_model_passes_jit():
-    assert check_jit(Model(mlp), random.normal(random.key(1), (4, 6))) == "2 calls, aot_eager"
 
 
 @given(fs.tensors(), fs.tensors())

@@ -118,26 +118,28 @@ _KINDS: dict[str, Callable[..., Layers]] = {
 }
 
 
-@st.composite
-def architectures(draw: st.DrawFn, *kinds: str, max_batch: int = 4) -> Architecture:
+def architectures(*kinds: str, max_batch: int = 4) -> st.SearchStrategy[Architecture]:
     """Small networks with an input that they take: nested rows, residual, recurrent and attention blocks.
 
     Each is a constructor, so `Model(architecture)` is the model; `architecture.example(key)` is an input.
 
     Args:
-        draw: Hypothesis's own; not to be passed.
         *kinds: among `"dense"`, `"convolutional"`, `"recurrent"` and `"attention"`. Default: all.
         max_batch: the largest batch; the smallest is 2, since BatchNorm needs two values.
 
-    >>> from funcnet import Model, random
-    >>> architecture = architectures("dense").example()
-    >>> Model(architecture).init(random.key(0))[0] is not None
-    True
+    >>> from hypothesis import find
+    >>> find(architectures("dense"), lambda architecture: "Residual" in repr(architecture))
+    Sequential(Residual(LayerNorm(2)), Linear(2, 1)) on numbers of shape (2, 2)
     """
     unknown = [kind for kind in kinds if kind not in _KINDS]
     if unknown:
         raise ValueError(f"architectures draws no kind {unknown[0]!r}; there are {', '.join(_KINDS)}.")
-    kind = draw(st.sampled_from(kinds or tuple(_KINDS)))
+    return _architectures(kinds or tuple(_KINDS), max_batch)
+
+
+@st.composite
+def _architectures(draw: st.DrawFn, kinds: tuple[str, ...], max_batch: int) -> Architecture:
+    kind = draw(st.sampled_from(kinds))
     batch, width = draw(st.integers(2, max_batch)), draw(st.integers(2, 4))
     layers, out = _blocks(draw, width, _DEPTH, _KINDS[kind])
     head = _layer(nn.Linear, out, draw(_WIDTHS))
