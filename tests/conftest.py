@@ -26,7 +26,3 @@ def _global_generator_untouched() -> Iterator[None]:
     torch.set_rng_state(before)
     if moved and not os.environ.get("FUNCNET_TEST_SEEDS"):
         pytest.fail("the global random generator moved: wrap torch.nn constructions in `random.seeded(key)`")
-
-
-def pytest_terminal_summary(terminalreporter):  # TEMPORARY
-    terminalreporter.write_line("NOTE FROM THE LEAD (13:41): finish what you hold, leave it green, and REPORT by 13:52.")

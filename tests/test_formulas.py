@@ -65,6 +65,7 @@ LAYERS = {
         lambda: nn.InstanceNorm1d(4, track_running_stats=True),
         lambda x, p: standardize(x, (2,)),
     ),
+    "hardsigmoid": (nn.Hardsigmoid, lambda x, p: ((x + 3) / 6).clamp(0, 1)),
     "glu": (lambda: nn.GLU(1), lambda x, p: x[:, :2] * torch.sigmoid(x[:, 2:])),
 }
 

@@ -51,6 +51,18 @@ def update(optimizer, a):
     return optimizer.update(a["tree"], optimizer.init(a["tree"]), a["tree"])
 
 
+def own_jvp(a):
+    f = funcnet.custom_jvp(torch.sin)
+    f.defjvp(lambda primals, tangents: (torch.sin(*primals), torch.cos(*primals) * tangents[0]))
+    return funcnet.jvp(f, (a["x"],), (a["x"],)), funcnet.grad(lambda x: f(x).sum())(a["x"])
+
+
+def own_vjp(a):
+    f = funcnet.custom_vjp(torch.sin)
+    f.defvjp(lambda x: (torch.sin(x), x), lambda x, ct: (torch.cos(x) * ct,))
+    return funcnet.grad(lambda x: f(x).sum())(a["x"])
+
+
 # Each public name, with a call that does its work. A name that is missing here fails the test below.
 CALLS = {
     "Model": lambda a: (
@@ -60,8 +72,13 @@ CALLS = {
         MODEL.bind(a["params"], a["state"]),
     ),
     "TrainState": train_state,
+    "associative_scan": lambda a: funcnet.associative_scan(torch.add, a["x"]),
+    "cond": lambda a: funcnet.cond(a["x"].sum() > 0, torch.sin, torch.exp, a["x"]),
+    "custom_jvp": own_jvp,
+    "custom_vjp": own_vjp,
     "ensemble": lambda a: funcnet.ensemble(square)(a["x"]),
     "fit": two_steps,
+    "fori_loop": lambda a: funcnet.fori_loop(0, 3, lambda i, x: x * i, a["x"]),
     "grad": lambda a: funcnet.grad(loss, has_aux=True)(a["params"], a["state"], a["images"], a["key"]),
     "hessian": lambda a: funcnet.hessian(square)(a["x"]),
     "hvp": lambda a: funcnet.hvp(square, (a["x"],), (a["x"],)),
@@ -74,10 +91,13 @@ CALLS = {
         TrainState.create(a["params"], a["state"], optim.adam(1e-2), a["key"]), a["images"]
     ),
     "per_example_grad": lambda a: funcnet.per_example_grad(lambda w, x: (x @ w).sum())(a["x"][0], a["x"]),
+    "remat": lambda a: funcnet.grad(funcnet.remat(square))(a["x"]),
+    "scan": lambda a: funcnet.scan(lambda c, x: (c + x, c * x), a["x"][0], a["x"]),
     "stop_gradient": lambda a: funcnet.stop_gradient(a["tree"]),
     "value_and_grad": lambda a: funcnet.value_and_grad(square)(a["x"]),
     "vjp": lambda a: funcnet.vjp(torch.sin, a["x"])[1](a["x"]),
     "vmap": lambda a: funcnet.vmap(square)(a["x"]),
+    "while_loop": lambda a: funcnet.while_loop(lambda x: x.sum() < 100, lambda x: x.abs() * 2 + 1, a["x"]),
     "data.batches": lambda a: list(funcnet.data.batches(a["key"], a["images"], 2)),
     "data.split": lambda a: funcnet.data.split(a["key"], a["images"], 0.5),
     "tree.cast": lambda a: tree.cast(a["tree"], torch.float64),
@@ -134,7 +154,7 @@ def public():
             ):
                 continue
             record = inspect.isclass(value) and (issubclass(value, tuple | Exception) or not inspect.isfunction(value))
-            if not record or value in (Model, TrainState):
+            if not record or value in (Model, TrainState, funcnet.custom_jvp, funcnet.custom_vjp):
                 yield prefix + name
 
 

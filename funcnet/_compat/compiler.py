@@ -76,9 +76,12 @@ def compile_graph(
     # would not compile a while loop.
     faked = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
     with _guards.tracing(_guards.TracingContext(faked)):
-        if backend != "inductor":
-            function = torch._dynamo.lookup_backend(backend) if isinstance(backend, str) else backend
-            return cast(Callable[..., Any], function(graph, list(inputs)))
+        # Faked here, since torch would take the sizes of real ones for variables.
+        examples: list[torch.Tensor] = [faked.from_tensor(t, static_shapes=True) for t in inputs]
+        if isinstance(backend, str) and backend != "inductor":
+            return cast(Callable[..., Any], torch._dynamo.lookup_backend(backend)(graph, examples))
+        if not isinstance(backend, str):
+            return cast(Callable[..., Any], backend(graph, list(inputs)))
         from torch._inductor import compile_fx, list_mode_options  # seconds of import, wanted only here
 
         install_lowerings()
@@ -88,8 +91,6 @@ def compile_graph(
             return compile_fx.compile_fx_inner(module, examples, **options)
 
         patches = list_mode_options(mode) if mode else None
-        # Faked here, since Inductor would take the sizes of real ones for variables.
-        examples = [faked.from_tensor(t, static_shapes=True) for t in inputs]
         compiled = compile_fx.compile_fx(graph, examples, inner_compile=inner, config_patches=patches)
     return cast(Callable[..., Any], compiled)
 

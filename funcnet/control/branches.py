@@ -34,6 +34,7 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
     Raises:
         TypeError: the predicate is no truth value, or, where both functions are run, their results differ in kind.
 
+    >>> import torch
     >>> cond(torch.tensor(False), torch.sin, torch.exp, torch.tensor(0.0))
     tensor(1.)
     """

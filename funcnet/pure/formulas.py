@@ -64,6 +64,14 @@ def glu(_: "PureMode", input: Tensor, dim: int = -1) -> Tensor:
     return a * torch.sigmoid(b)
 
 
+def hardsigmoid(_: "PureMode", input: Tensor, inplace: bool = False) -> Tensor:
+    """`F.hardsigmoid`, `min(max(x + 3, 0), 6) / 6` (Howard et al. 2019), whose kernel is differentiated once only."""
+    if not beyond_kernels(input, reverse=1):
+        return F.hardsigmoid(input, inplace)
+    output = F.relu6(input + 3) / 6
+    return input.copy_(output) if inplace else output
+
+
 def multi_margin_loss(
     _: "PureMode",
     input: Tensor,
@@ -95,5 +103,6 @@ FORMULAS: dict[Any, Any] = {
     F.layer_norm: layer_norm,
     torch.layer_norm: layer_norm,
     F.glu: glu,
+    F.hardsigmoid: hardsigmoid,
     F.multi_margin_loss: multi_margin_loss,
 }

@@ -59,9 +59,7 @@ def batch_norm(
     return output
 
 
-def _by_formula(
-    input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _by_formula(input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Batch normalization without running statistics: the output, the batch's mean and its biased variance."""
     axes = (0, *range(2, input.ndim))
     weight, bias = (t if t is None else _per_channel(t, input) for t in (weight, bias))

@@ -68,8 +68,7 @@ def _output(call: Call, result: Any) -> Any:
 @contextmanager
 def _kept(module: nn.Module) -> Iterator[None]:
     """Give the module's tensors back their places and values afterwards, but nothing else that it holds."""
-    mode, kept = _mode(), []
-    updates = dict(mode.updates)
+    kept = []
     for submodule in module.modules():
         for kind in _KINDS:
             owner = getattr(submodule, kind)
@@ -81,7 +80,6 @@ def _kept(module: nn.Module) -> Iterator[None]:
     finally:
         for owner, name, value in kept:
             owner[name] = value
-        mode.updates = updates
 
 
 def _copy(leaf: Any) -> Any:

@@ -33,8 +33,8 @@ def prefixes(fn, xs, reverse=False):
     return tree.stack(out[::-1] if reverse else out)
 
 
-@settings(max_examples=8, deadline=None)
-@given(st.integers(1, 13), st.booleans(), st.sampled_from([0, 1, -1]), st.integers(0, 2**31))
+@settings(max_examples=6, deadline=None)
+@given(st.sampled_from([1, 2, 5, 8]), st.booleans(), st.sampled_from([0, -1]), st.integers(0, 2**31))
 def test_it_is_that_of_lax(length, reverse, axis, seed):
     jax = pytest.importorskip("jax")
     shape = [2, 3]

@@ -1,4 +1,4 @@
-"""custom_vjp and custom_jvp against the derivatives of plain functions, and against jax where a rule is not the truth."""
+"""custom_vjp and custom_jvp against plain functions, and against jax where a rule is not the true derivative."""
 
 import gc
 import threading
@@ -297,7 +297,7 @@ def test_integers_and_numbers_and_none():
         assert tangents[1] is None
         return g(*primals), (tangents[0] * primals[1], None)
 
-    out, tangent = jvp(lambda x: g(x, n), (x,), (x,))
+    _, tangent = jvp(lambda x: g(x, n), (x,), (x,))
     close(tangent[0], x * n)
     close(grad(lambda x: g(x, n)[0].sum())(x), n * 1.0)
 
@@ -422,12 +422,19 @@ def test_the_backward_runs_under_the_autocast_of_the_forward():
 
     f.defvjp(lambda x, w: (x @ w, (x, w)), bwd)
     x, w = random.normal(KEY, (2, 4, 4))
+
+    def loss(f):
+        def of(w):
+            with torch.autocast("cpu", torch.bfloat16):  # which is over when the backward pass runs
+                out = f(x, w)
+            return out.float().square().sum()
+
+        return of
+
     for gradient in (grad, torch.func.grad):
-        with torch.autocast("cpu", torch.bfloat16):
-            got = gradient(lambda w: f(x, w).float().square().sum())(w)
-            want = gradient(lambda w: (x @ w).float().square().sum())(w)
+        got, want = gradient(loss(f))(w), gradient(loss(torch.matmul))(w)
         assert got.dtype == torch.float32  # as the argument
-        close(got, want)
+        close(got, want, rtol=2e-2, atol=2e-1)
     assert seen == [(torch.bfloat16, torch.bfloat16)] * 2
 
 
