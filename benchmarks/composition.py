@@ -75,10 +75,11 @@ def _row(task: Task) -> dict[str, dict[str, Verdict]]:
 
 
 def _run(tasks: list[Task], jobs: int) -> Iterator[dict[str, dict[str, Verdict]]]:
-    if jobs == 1:
-        yield from map(_row, tasks)
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=8) as pool:
+    # A process for each row: an error inside torch.compile may leave a level of forward mode behind, which spoils what
+    # comes after. They fork from one that has imported everything.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["matrix.judge"])
+    with ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
         yield from pool.map(_row, tasks)
 
 

@@ -177,9 +177,9 @@ def _limited(seconds: int) -> Iterator[None]:
         raise TimeoutError(f"took more than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 5)  # again and again, since a weak reference's callback swallows it
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
