@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from funcnet import jit, random
+from funcnet import jit, jvp, random, vmap
 
 X = random.normal(random.key(0), (2, 3))
 
@@ -126,3 +126,15 @@ class Pair:
 def test_tensors_where_they_would_be_frozen(call, message):
     with pytest.raises(TypeError, match=message):
         call()
+
+
+def test_forward_mode_under_vmap_meets_what_the_function_closes_over():
+    weight = random.normal(random.key(1), (1, 3, 4))
+
+    def f(scale):
+        return jvp(lambda x: torch.bmm(x[None], weight), (X * scale,), (X,))[1]
+
+    scales = torch.tensor([0.5, 2.0])
+    g = traced(vmap(f))
+    for _ in range(2):
+        torch.testing.assert_close(g(scales), torch.stack([f(scale) for scale in scales]))

@@ -19,7 +19,17 @@ def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.Gra
     from torch.fx.experimental.proxy_tensor import make_fx  # brings sympy: half a second that only jit needs
 
     read = torch.ops.aten._local_scalar_dense.default
-    graph = make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+
+    def traced(**options: Any) -> torch.fx.GraphModule:
+        return make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True, **options)(*inputs)
+
+    try:
+        graph = traced()
+    except RuntimeError as error:
+        if "same device" not in str(error) or "meta" not in str(error):
+            raise
+        # torch puts a view of a zero tangent on the meta device, where vmap meets what the function closed over.
+        graph = traced(decomposition_table={torch.ops.aten._efficientzerotensor.default: torch.zeros})
     # Forward mode leaves operations on meta tensors, whose shapes are wrong under vmap, and whose results no one reads.
     for part in graph.modules():  # the graph itself, and the bodies of its loops and branches
         if isinstance(part, torch.fx.GraphModule):
