@@ -206,7 +206,7 @@ def transformations() -> dict[str, Any]:
         "chain": optim.chain(optim.clip_by_global_norm(0.5), optim.trace(0.9)),
         "clip_by_global_norm": optim.clip_by_global_norm(0.5),
         "identity": optim.identity(),
-        "masked": optim.masked(optim.scale_by_adam(eps_root=1e-4), mask),
+        "masked": optim.masked(optim.scale_by_adam(eps_root=1e-4), mask, outside="unchanged"),
         "scale": optim.scale(-0.3),
         "scale_by_adam": optim.scale_by_adam(eps_root=1e-4),
         "scale_by_learning_rate": optim.scale_by_learning_rate(0.3),

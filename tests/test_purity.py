@@ -132,7 +132,7 @@ CALLS = {
     "optim.identity": lambda a: update(optim.identity(), a),
     "optim.join_schedules": lambda a: optim.join_schedules([optim.constant_schedule(1.0)] * 2, [3])(torch.tensor(4)),
     "optim.linear_schedule": lambda a: optim.linear_schedule(0.0, 1.0, 10)(a["x"].abs()),
-    "optim.masked": lambda a: update(optim.masked(optim.scale(2.0), {"a": True, "b": {"c": False}}), a),
+    "optim.masked": lambda a: update(optim.masked(optim.scale(2.0), {"a": True, "b": {"c": False}}, outside="zero"), a),
     "optim.scale": lambda a: update(optim.scale(2.0), a),
     "optim.scale_by_adam": lambda a: update(optim.scale_by_adam(), a),
     "optim.scale_by_learning_rate": lambda a: update(optim.scale_by_learning_rate(0.1), a),

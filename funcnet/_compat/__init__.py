@@ -18,6 +18,7 @@ from funcnet._compat.flops import fake_mode as fake_mode
 from funcnet._compat.flops import storage_of as storage_of
 from funcnet._compat.kernels import BATCH_NORM as BATCH_NORM
 from funcnet._compat.kernels import batch_norm_statistics as batch_norm_statistics
+from funcnet._compat.kernels import foreach as foreach
 from funcnet._compat.kernels import foreach_add as foreach_add
 from funcnet._compat.kernels import foreach_add_ as foreach_add_
 from funcnet._compat.kernels import foreach_mul as foreach_mul

@@ -47,6 +47,14 @@ def fused_adam(
 _Leaves = list[torch.Tensor] | tuple[torch.Tensor, ...]
 
 
+def foreach(name: str) -> Callable[..., Any] | None:
+    """The kernel that does an operation to every tensor of a list, or None where this torch has none.
+
+    Checked on 2.15.0.
+    """
+    return getattr(torch, f"_foreach_{name}", None)
+
+
 def foreach_add(left: _Leaves, right: _Leaves, alpha: float = 1.0) -> _Leaves:
     """`left + alpha * right`, leaf by leaf in as few kernels as the device can. Checked on 2.15.0."""
     if not hasattr(torch, "_foreach_add"):

@@ -1,75 +1,52 @@
 """Optimizers as pure functions, with Optax's protocol, names, arguments and defaults.
 
-The rooms: `base` states the contract, `transforms` holds the links that chains share, `wrappers` what goes around them,
-`schedules` the functions of the step count; then a file per family, in the order state, rule, alias. `fast` holds the
-kernels of ordinary eager steps.
+The rooms: `base` states the contract, `values` says what hyperparameters may be, and `leafwise` applies a rule written
+for one leaf to a tree. `scaling`, `weights` and `clipping` hold links that chains share, `wrappers` what goes around
+them, `schedules` the functions of the step count. Then a file per family, in the order state, rule, alias. `fast` and
+`many` make ordinary eager steps fast.
 """
 
-from .adam import ScaleByAdamState, adam, adamw, scale_by_adam
-from .base import (
-    EmptyState,
-    GradientTransformation,
-    Scalar,
-    ScalarOrSchedule,
-    Schedule,
-    TransformInit,
-    TransformUpdate,
-    advance,
-    apply_updates,
-    chain,
-    identity,
-)
-from .schedules import (
-    constant_schedule,
-    cosine_decay_schedule,
-    join_schedules,
-    linear_schedule,
-    warmup_cosine_decay_schedule,
-)
-from .sgd import TraceState, sgd, trace
-from .transforms import (
-    ScaleByScheduleState,
-    WeightDecaySchedule,
-    add_decayed_weights,
-    clip_by_global_norm,
-    scale,
-    scale_by_learning_rate,
-    scale_by_schedule,
-)
-from .wrappers import MaskedNode, MaskedState, masked
-
-__all__ = [
-    "EmptyState",
-    "GradientTransformation",
-    "MaskedNode",
-    "MaskedState",
-    "Scalar",
-    "ScalarOrSchedule",
-    "ScaleByAdamState",
-    "ScaleByScheduleState",
-    "Schedule",
-    "TraceState",
-    "TransformInit",
-    "TransformUpdate",
-    "WeightDecaySchedule",
-    "adam",
-    "adamw",
-    "add_decayed_weights",
-    "advance",
-    "apply_updates",
-    "chain",
-    "clip_by_global_norm",
-    "constant_schedule",
-    "cosine_decay_schedule",
-    "identity",
-    "join_schedules",
-    "linear_schedule",
-    "masked",
-    "scale",
-    "scale_by_adam",
-    "scale_by_learning_rate",
-    "scale_by_schedule",
-    "sgd",
-    "trace",
-    "warmup_cosine_decay_schedule",
-]
+from . import contrib as contrib
+from .adam import ScaleByAdamState as ScaleByAdamState
+from .adam import adam as adam
+from .adam import adamw as adamw
+from .adam import scale_by_adam as scale_by_adam
+from .base import EmptyState as EmptyState
+from .base import GradientTransformation as GradientTransformation
+from .base import GradientTransformationExtraArgs as GradientTransformationExtraArgs
+from .base import OptState as OptState
+from .base import Params as Params
+from .base import TransformInit as TransformInit
+from .base import TransformUpdate as TransformUpdate
+from .base import Updates as Updates
+from .base import advance as advance
+from .base import apply_updates as apply_updates
+from .base import chain as chain
+from .base import identity as identity
+from .base import named_chain as named_chain
+from .base import set_to_zero as set_to_zero
+from .base import stateless as stateless
+from .base import stateless_with_tree_map as stateless_with_tree_map
+from .base import with_extra_args as with_extra_args
+from .base import with_extra_args_support as with_extra_args_support
+from .clipping import clip_by_global_norm as clip_by_global_norm
+from .scaling import ScaleByScheduleState as ScaleByScheduleState
+from .scaling import scale as scale
+from .scaling import scale_by_learning_rate as scale_by_learning_rate
+from .scaling import scale_by_schedule as scale_by_schedule
+from .schedules import constant_schedule as constant_schedule
+from .schedules import cosine_decay_schedule as cosine_decay_schedule
+from .schedules import join_schedules as join_schedules
+from .schedules import linear_schedule as linear_schedule
+from .schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
+from .sgd import TraceState as TraceState
+from .sgd import sgd as sgd
+from .sgd import trace as trace
+from .values import Scalar as Scalar
+from .values import ScalarOrSchedule as ScalarOrSchedule
+from .values import Schedule as Schedule
+from .weights import WeightDecaySchedule as WeightDecaySchedule
+from .weights import add_decayed_weights as add_decayed_weights
+from .wrappers import MaskedNode as MaskedNode
+from .wrappers import MaskedState as MaskedState
+from .wrappers import masked as masked

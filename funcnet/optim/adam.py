@@ -1,6 +1,5 @@
 """Adam and AdamW."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -10,23 +9,23 @@ from torch import Tensor
 from ..tree import PyTree, flatten, map, unflatten
 from ..tree.mismatch import match
 from . import fast
-from .base import (
-    Advancing,
-    GradientTransformation,
+from .base import Advancing, GradientTransformation, advance, chain, needed
+from .leafwise import abs_sq, each, moment_zeros, wide
+from .scaling import ScaleByScheduleState, scale_by_learning_rate
+from .values import (
     Scalar,
     ScalarOrSchedule,
     Schedule,
-    advance,
-    chain,
+    correction,
+    decay_rate,
     increment,
     is_schedule,
-    moment_zeros,
+    precise,
     scalar,
     value_at,
-    wide,
     zero_count,
 )
-from .transforms import ScaleByScheduleState, add_decayed_weights, scale_by_learning_rate
+from .weights import add_decayed_weights
 
 __all__ = ["ScaleByAdamState", "adam", "adamw", "scale_by_adam"]
 
@@ -67,8 +66,7 @@ def scale_by_adam(
     >>> updates["w"], state.count
     (tensor([ 1.0000, -1.0000]), tensor(1, dtype=torch.int32))
     """
-    for value, name in ((b1, "b1"), (b2, "b2"), (eps, "eps"), (eps_root, "eps_root")):
-        scalar(value, name)
+    decay_rate(b1, "b1"), decay_rate(b2, "b2"), scalar(eps, "eps"), scalar(eps_root, "eps_root")
     fusible = not nesterov and not isinstance(eps_root, Tensor) and eps_root == 0
 
     def init(params: PyTree) -> ScaleByAdamState:
@@ -77,54 +75,31 @@ def scale_by_adam(
         return ScaleByAdamState(count=zero_count(params), mu=mu, nu=nu)
 
     def update(
-        updates: PyTree, state: ScaleByAdamState, params: PyTree, **extra: Any
+        updates: PyTree, state: ScaleByAdamState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, ScaleByAdamState]:
-        grads = match(updates, state.mu, "updates", "state.mu")
-        mu, treedef = flatten(state.mu)
-        nu = match(state.nu, state.mu, "state.nu", "state.mu")
         count = increment(state.count)
-        new = fast.adam(grads, mu, nu, count, b1, b2, eps) if fusible else None
-        if new is None:
-            new = _adam(grads, mu, nu, count, b1, b2, eps, eps_root, nesterov)
-        return unflatten(treedef, new[0]), ScaleByAdamState(
-            count=count, mu=unflatten(treedef, new[1]), nu=unflatten(treedef, new[2])
-        )
+        if fusible:
+            grads = match(updates, state.mu, "updates", "state.mu")
+            mu, treedef = flatten(state.mu)
+            new = fast.adam(grads, mu, match(state.nu, state.mu, "state.nu", "state.mu"), count, b1, b2, eps)
+            if new is not None:
+                return unflatten(treedef, new[0]), ScaleByAdamState(
+                    count=count, mu=unflatten(treedef, new[1]), nu=unflatten(treedef, new[2])
+                )
+        dtype = precise(state.nu)
+        first, second = correction(b1, count, dtype), correction(b2, count, dtype)
+        ahead = correction(b1, increment(count), dtype) if nesterov else first
+
+        def leaf(g: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * abs_sq(g)
+            m_hat = b1 * (m / ahead) + (1 - b1) * (g / first) if nesterov else m / first
+            return m_hat / (torch.sqrt(v / second + eps_root) + eps), m, v
+
+        moved, new_mu, new_nu = each(leaf, updates, mu=state.mu, nu=state.nu)
+        return moved, ScaleByAdamState(count=count, mu=new_mu, nu=new_nu)
 
     return GradientTransformation(init, update)
-
-
-def _adam(
-    grads: list[Tensor],
-    mu: list[Tensor],
-    nu: list[Tensor],
-    count: Tensor,
-    b1: Scalar,
-    b2: Scalar,
-    eps: Scalar,
-    eps_root: Scalar,
-    nesterov: bool,
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """The rule, leaf by leaf, in the dtype of `nu`; `count` counts this update."""
-    precise = torch.float64 if any(v.dtype == torch.float64 for v in nu) else torch.float32
-    first, second = _correction(b1, count, precise), _correction(b2, count, precise)
-    ahead = _correction(b1, increment(count), precise) if nesterov else first
-    new_updates, new_mu, new_nu = [], [], []
-    for g, m, v in zip(grads, mu, nu, strict=True):
-        dtype = wide(g.dtype)
-        wide_g = g.to(dtype)
-        new_m = b1 * m.to(dtype) + (1 - b1) * wide_g
-        new_v = b2 * v + (1 - b2) * (wide_g * wide_g.conj()).real
-        m_hat = b1 * (new_m / ahead) + (1 - b1) * (wide_g / first) if nesterov else new_m / first
-        new_updates.append((m_hat / (torch.sqrt(new_v / second + eps_root) + eps)).to(g.dtype))
-        new_mu.append(new_m.to(m.dtype))
-        new_nu.append(new_v.to(v.dtype))
-    return new_updates, new_mu, new_nu
-
-
-def _correction(decay: Scalar, count: Tensor, dtype: torch.dtype) -> Tensor:
-    """`1 - decay**count` without the cancellation that costs float32 four of its seven digits at 0.999."""
-    log = decay.log() if isinstance(decay, Tensor) else math.log(decay) if decay > 0 else -math.inf
-    return -torch.expm1(count.to(dtype) * log)
 
 
 def adam(
@@ -208,7 +183,9 @@ def _folded(
         grads = match(updates, own.mu, "updates", "state.mu")
         mu, treedef = flatten(own.mu)
         nu = match(own.nu, own.mu, "state.nu", "state.mu")
-        weights = match(params, own.mu, "params", "state.mu")
+        # Two links are Adam without decay, which does not look at the parameters.
+        unseen = params is None and links == 2
+        weights = None if unseen else match(needed(params, "adamw"), own.mu, "params", "state.mu")
         count = increment(own.count)
         new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights, onto)
         if new is None:
@@ -217,11 +194,13 @@ def _folded(
         rate_state = ScaleByScheduleState(count=increment(last.count)) if scheduled else last
         return unflatten(treedef, new[0]), (adam_state, *state[1:-1], rate_state)
 
-    def update(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
+    def update(
+        updates: PyTree, state: tuple[Any, ...], params: PyTree = None, **extra: Any
+    ) -> tuple[PyTree, tuple[Any, ...]]:
         folded = run(updates, state, params, onto=False)
         return folded if folded is not None else reference.update(updates, state, params, **extra)
 
-    def advancing(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, Any]:
+    def advancing(updates: PyTree, state: tuple[Any, ...], params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
         folded = run(updates, state, params, onto=True)
         return folded if folded is not None else advance(reference, updates, state, params, **extra)
 

@@ -10,7 +10,7 @@ updates, to be added to the parameters, and the new state. Optimizers are chains
 
 What every transformation promises:
 
-- `params` is always passed, so that swapping one optimizer for another changes no call;
+- pass `params` always, so that swapping one optimizer for another changes no call: a rule that needs them says so;
 - updates keep their structure, shapes, dtypes and devices; no argument is changed; nothing returned by `init` shares
   memory with the parameters;
 - the state is NamedTuples of tensors: step counts are int32 0-dim tensors, and moments of half-precision parameters
@@ -20,40 +20,40 @@ What every transformation promises:
 - everything works under grad, vmap (over parameters, states and hyperparameters), jvp, jit, and their nestings.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
-from torch import Tensor
 
-from ..tree import PyTree, flatten, leaves, map, unflatten
+from ..tree import PyTree, flatten, map, unflatten
 from ..tree.mismatch import match
 from . import fast
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeIs
 
 __all__ = [
     "EmptyState",
     "GradientTransformation",
-    "Scalar",
-    "ScalarOrSchedule",
-    "Schedule",
+    "GradientTransformationExtraArgs",
+    "OptState",
+    "Params",
     "TransformInit",
     "TransformUpdate",
+    "Updates",
     "advance",
     "apply_updates",
     "chain",
     "identity",
+    "named_chain",
+    "set_to_zero",
+    "stateless",
+    "stateless_with_tree_map",
+    "with_extra_args",
+    "with_extra_args_support",
 ]
 
-Scalar: TypeAlias = float | Tensor
-"""A Python number, or a 0-dim tensor: to change without a recompile, to vmap over, to differentiate."""
-
-Schedule: TypeAlias = Callable[[Tensor], Scalar]
-"""From an int32 0-dim step count, the first being 0, to a value."""
-
-ScalarOrSchedule: TypeAlias = Scalar | Schedule
+Params: TypeAlias = PyTree
+Updates: TypeAlias = PyTree
+OptState: TypeAlias = Any
 
 
 class TransformInit(Protocol):
@@ -66,7 +66,7 @@ class TransformInit(Protocol):
 class TransformUpdate(Protocol):
     """The second half of a transformation."""
 
-    def __call__(self, updates: PyTree, state: Any, params: PyTree, **extra: Any) -> tuple[PyTree, Any]:
+    def __call__(self, updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
         """Turn updates (at first the gradients) into new updates, and the state into the next.
 
         `extra` holds what only some rules use (a loss value, a Hessian's diagonal): a chain hands it to all, and a
@@ -79,6 +79,9 @@ class GradientTransformation(NamedTuple):
 
     init: TransformInit
     update: TransformUpdate
+
+
+GradientTransformationExtraArgs = GradientTransformation
 
 
 class Advancing(GradientTransformation):
@@ -118,13 +121,89 @@ def init_empty(params: PyTree) -> EmptyState:
     return EmptyState()
 
 
+def needed(params: PyTree, name: str) -> PyTree:
+    """The parameters, for a rule that cannot do without."""
+    if params is None:
+        raise ValueError(f"{name} needs the parameters: write optimizer.update(grads, state, params).")
+    return params
+
+
+def extra_argument(extra: dict[str, Any], name: str, rule: str, example: str) -> Any:
+    """One of the further keywords of `update`, for a rule that cannot do without."""
+    if extra.get(name) is None:
+        raise ValueError(f"{rule} needs {name}: write optimizer.update(grads, state, params, {name}={example}).")
+    return extra[name]
+
+
+def with_extra_args_support(tx: GradientTransformation) -> GradientTransformation:
+    """Let a transformation of your own be given keywords that it does not take: they are dropped.
+
+    Every transformation here takes them already and comes back as it is. Raises `TypeError` for what is none.
+
+    >>> half = GradientTransformation(init_empty, lambda updates, state, params=None: (updates, state))
+    >>> with_extra_args_support(half).update(1.0, EmptyState(), value=2.0)
+    (1.0, EmptyState())
+    """
+    if not hasattr(tx, "init") or not hasattr(tx, "update"):
+        raise TypeError(
+            f"a {type(tx).__name__} is no gradient transformation: call the factory, as in optim.adam(1e-3), or write "
+            "optim.GradientTransformation(init, update)."
+        )
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(tx.update).parameters.values()):
+        return tx
+    plain: Callable[..., tuple[PyTree, Any]] = tx.update
+    return GradientTransformation(tx.init, lambda updates, state, params=None, **extra: plain(updates, state, params))
+
+
+with_extra_args = with_extra_args_support
+
+
 def identity() -> GradientTransformation:
     """Leave the updates as they are.
 
     >>> identity().update({"w": 1.0}, EmptyState(), {"w": 2.0})
     ({'w': 1.0}, EmptyState())
     """
-    return GradientTransformation(init_empty, lambda updates, state, params, **extra: (updates, state))
+    return stateless(lambda updates, params: updates)
+
+
+def set_to_zero() -> GradientTransformation:
+    """Make every update zero, so that what it is chained or partitioned to stays as it is.
+
+    >>> set_to_zero().update({"w": torch.ones(2)}, EmptyState())[0]
+    {'w': tensor([0., 0.])}
+    """
+    return stateless(lambda updates, params: map(torch.zeros_like, updates))
+
+
+def stateless(f: Callable[[PyTree, PyTree], PyTree]) -> GradientTransformation:
+    """The transformation of a function `f(updates, params) -> updates` that remembers nothing.
+
+    >>> rule = stateless(lambda updates, params: {"w": updates["w"] + params["w"]})
+    >>> rule.update({"w": torch.ones(1)}, rule.init(None), {"w": torch.ones(1)})[0]
+    {'w': tensor([2.])}
+    """
+    return GradientTransformation(init_empty, lambda updates, state, params=None, **extra: (f(updates, params), state))
+
+
+def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> GradientTransformation:
+    """The transformation of a function of one leaf, `f(g, p) -> g`; `p` is None where no parameters are given.
+
+    Raises `TreeMismatchError` where the updates do not match the parameters.
+
+    >>> rule = stateless_with_tree_map(lambda g, p: g * p)
+    >>> rule.update({"w": torch.ones(1)}, rule.init(None), {"w": torch.tensor([3.0])})[0]
+    {'w': tensor([3.])}
+    """
+
+    def over_leaves(updates: PyTree, params: PyTree) -> PyTree:
+        if params is None:
+            return map(lambda g: f(g, None), updates)
+        values, treedef = flatten(updates)
+        weights = match(params, updates, "params", "updates")
+        return unflatten(treedef, [f(g, p) for g, p in zip(values, weights, strict=True)])
+
+    return stateless(over_leaves)
 
 
 def chain(*args: GradientTransformation) -> GradientTransformation:
@@ -138,41 +217,71 @@ def chain(*args: GradientTransformation) -> GradientTransformation:
     >>> updates["w"].item()
     4.0
     """
+    return _chained([with_extra_args_support(link) for link in args], tuple, tuple, "tuple")
 
-    def init(params: PyTree) -> tuple[Any, ...]:
-        return tuple(link.init(params) for link in args)
 
+def named_chain(*args: tuple[str, GradientTransformation]) -> GradientTransformation:
+    """A chain of `(name, transformation)`, whose state is a dict by these names.
+
+    Raises `ValueError` where two have one name, or the state has others.
+
+    >>> from funcnet.optim import scale
+    >>> named_chain(("double", scale(2.0)), ("halve", scale(0.5))).init(None)
+    {'double': EmptyState(), 'halve': EmptyState()}
+    """
+    names = [name for name, _ in args]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"named_chain got two transformations of the name {twice!r}: its state has one place for it.")
+    links = [with_extra_args_support(link) for _, link in args]
+    return _chained(
+        links,
+        lambda states: dict(zip(names, states, strict=True)),
+        lambda state: [state[name] for name in names if name in state],
+        "dict",
+    )
+
+
+def _chained(
+    links: Sequence[GradientTransformation],
+    pack: Callable[[Sequence[Any]], Any],
+    unpack: Callable[[Any], Sequence[Any]],
+    kind: str,
+) -> GradientTransformation:
     def run(
         links: Sequence[GradientTransformation], updates: PyTree, state: Sequence[Any], params: PyTree, extra: Any
-    ) -> tuple[PyTree, tuple[Any, ...]]:
+    ) -> tuple[PyTree, list[Any]]:
         new_states = []
         for link, own in zip(links, state, strict=True):
             updates, new = link.update(updates, own, params, **extra)
             new_states.append(new)
-        return updates, tuple(new_states)
+        return updates, new_states
 
-    def check(state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) != len(args):
-            found = f"a tuple of {len(state)}" if isinstance(state, tuple) else f"a {type(state).__name__}"
+    def unpacked(state: Any) -> Sequence[Any]:
+        states = unpack(state) if type(state).__name__ == kind else None
+        if states is None or len(states) != len(links):
+            found = f"a {kind} of {len(state)}" if states is not None else f"a {type(state).__name__}"
             raise ValueError(
-                f"chain.update got {found} as state for {len(args)} transformations: pass what optimizer.init(params) "
+                f"chain.update got {found} as state for {len(links)} transformations: pass what optimizer.init(params) "
                 "or the last update returned; the order is update(updates, state, params)."
             )
+        return states
 
-    def update(updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any) -> tuple[PyTree, tuple[Any, ...]]:
-        check(state)
-        return run(args, updates, state, params, extra)
+    def init(params: PyTree) -> Any:
+        return pack([link.init(params) for link in links])
 
-    def advancing(
-        updates: PyTree, state: tuple[Any, ...], params: PyTree, **extra: Any
-    ) -> tuple[PyTree, tuple[Any, ...]]:
-        check(state)
-        updates, states = run(args[:-1], updates, state[:-1], params, extra)
-        params, last = advance(args[-1], updates, state[-1], params, **extra)
-        return params, (*states, last)
+    def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
+        updates, states = run(links, updates, unpacked(state), params, extra)
+        return updates, pack(states)
+
+    def advancing(updates: PyTree, state: Any, params: PyTree, **extra: Any) -> tuple[PyTree, Any]:
+        *first, last = unpacked(state)
+        updates, states = run(links[:-1], updates, first, params, extra)
+        params, final = advance(links[-1], updates, last, params, **extra)
+        return params, pack([*states, final])
 
     whole = GradientTransformation(init, update)
-    return Advancing.of(whole, advancing) if args and isinstance(args[-1], Advancing) else whole
+    return Advancing.of(whole, advancing) if links and isinstance(links[-1], Advancing) else whole
 
 
 def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
@@ -188,68 +297,3 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
     if fast.usable(values, added):
         return unflatten(treedef, fast.add(values, added))
     return unflatten(treedef, [(p + u).to(p.dtype) for p, u in zip(values, added, strict=True)])
-
-
-def scaled(updates: PyTree, factor: Scalar) -> PyTree:
-    """Every leaf times one number, in the leaf's dtype."""
-    values, treedef = flatten(updates)
-    if fast.usable(values) and fast.is_constant(factor):
-        return unflatten(treedef, fast.scale(values, factor))
-    return unflatten(treedef, [(value * factor).to(value.dtype) for value in values])
-
-
-def increment(count: Tensor) -> Tensor:
-    """The next step count, which stays at the largest int32 rather than wrap to a negative one."""
-    return count.clamp(max=torch.iinfo(torch.int32).max - 1) + 1
-
-
-def zero_count(params: PyTree) -> Tensor:
-    """A step count of 0, an int32 0-dim tensor on the device of the parameters."""
-    first = next((leaf for leaf in leaves(params) if isinstance(leaf, Tensor)), None)
-    return torch.zeros((), dtype=torch.int32, device=None if first is None else first.device)
-
-
-def moment_zeros(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
-    """Zeros to accumulate in: of the given dtype, else the parameter's, or float32 where that is of half precision."""
-    return map(lambda leaf: torch.zeros_like(leaf, dtype=dtype or wide(leaf.dtype)), params)
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which values of `dtype` may be accumulated: at least float32."""
-    if dtype.is_complex:
-        return torch.promote_types(dtype, torch.complex64)
-    return torch.promote_types(dtype, torch.float32)
-
-
-def scalar(value: Scalar, name: str) -> Scalar:
-    """Check a hyperparameter: a number or a 0-dim tensor.
-
-    Raises `TypeError` for anything else, and `ValueError` for a tensor with axes, which would broadcast.
-    """
-    if isinstance(value, Tensor):
-        if value.ndim:
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)}, where one value is needed: it would broadcast against every "
-                f"leaf. For one value per member write vmap over it, as in vmap(lambda {name}: ...)(values)."
-            )
-    elif isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is a {type(value).__name__}, not a number or a 0-dim tensor: write {name}=1e-3.")
-    return value
-
-
-def is_schedule(value: ScalarOrSchedule, name: str) -> "TypeIs[Schedule]":
-    """Whether a hyperparameter is a schedule; anything that is neither that nor a scalar raises `TypeError`."""
-    if isinstance(value, Tensor | int | float) and not isinstance(value, bool):
-        scalar(value, name)
-        return False
-    if not callable(value) or isinstance(value, torch.nn.Module | type):
-        raise TypeError(
-            f"{name} is a {type(value).__name__}, not a number, a 0-dim tensor or a schedule: write {name}=1e-3, or a "
-            f"function of the step count such as {name}=optim.cosine_decay_schedule(1e-3, 1000)."
-        )
-    return True
-
-
-def value_at(schedule: Schedule, count: Tensor, name: str) -> Scalar:
-    """The value of a schedule, checked to be one value."""
-    return scalar(schedule(count), f"the value of the schedule {name}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import _compat
 
 if TYPE_CHECKING:
-    from .base import Scalar
+    from .values import Scalar
 
 __all__ = ["adam", "add", "is_constant", "scale", "usable"]
 

@@ -3,20 +3,13 @@
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from ..tree import PyTree, structure, unflatten
-from ..tree import leaves as leaves_of
-from ..tree.mismatch import match
-from .base import (
-    GradientTransformation,
-    Scalar,
-    ScalarOrSchedule,
-    chain,
-    identity,
-    moment_zeros,
-    scalar,
-)
-from .transforms import scale_by_learning_rate
+from ..tree import PyTree
+from .base import GradientTransformation, chain, identity
+from .leafwise import each, moment_zeros
+from .scaling import scale_by_learning_rate
+from .values import Scalar, ScalarOrSchedule, scalar
 
 __all__ = ["TraceState", "sgd", "trace"]
 
@@ -48,15 +41,13 @@ def trace(
     def init(params: PyTree) -> TraceState:
         return TraceState(trace=moment_zeros(params, accumulator_dtype))
 
-    def update(updates: PyTree, state: TraceState, params: PyTree, **extra: Any) -> tuple[PyTree, TraceState]:
-        grads = match(updates, state.trace, "updates", "state.trace")
-        old, treedef = leaves_of(state.trace), structure(state.trace)
-        sums = [g + decay * t for g, t in zip(grads, old, strict=True)]
-        moved = [g + decay * t for g, t in zip(grads, sums, strict=True)] if nesterov else sums
-        return (
-            unflatten(treedef, [u.to(g.dtype) for u, g in zip(moved, grads, strict=True)]),
-            TraceState(trace=unflatten(treedef, [s.to(t.dtype) for s, t in zip(sums, old, strict=True)])),
-        )
+    def update(updates: PyTree, state: TraceState, params: PyTree = None, **extra: Any) -> tuple[PyTree, TraceState]:
+        def leaf(g: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            t = g + decay * t
+            return (g + decay * t if nesterov else t), t
+
+        moved, sums = each(leaf, updates, trace=state.trace)
+        return moved, TraceState(trace=sums)
 
     return GradientTransformation(init, update)
 

@@ -1,13 +1,18 @@
-"""Write golden.json: what optax computes for every entry of the registry. Run: python tests/optim/make_golden.py."""
+"""Write golden/: what optax computes for every entry of the registry.
+
+python tests/optim/make_golden.py [ROOM ...]
+"""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
-from registry import LINKS, OPTIMIZERS, SCHEDULES
+from registry import ROOMS, SCHEDULES
 
-STEPS = 4
-FILE = Path(__file__).with_name("golden.json")
+STEPS = 25
+RECORDED = (0, 1, 2, 24)
+FOLDER = Path(__file__).with_name("golden")
 
 
 def problem():
@@ -24,32 +29,44 @@ def problem():
     return params(0.0), gradients
 
 
-def run(rule, params, gradients, apply_updates):
+def run(case, library, params, gradients, **overrides):
     """The updates of every step, each applied to the parameters."""
+    rule = case.build(library, **overrides)
     state, seen = rule.init(params), []
-    for gradient in gradients:
-        updates, state = rule.update(gradient, state, params)
-        params = apply_updates(params, updates)
+    for step, gradient in enumerate(gradients):
+        updates, state = rule.update(gradient, state, params, **case.keywords(step))
+        params = library.apply_updates(params, updates)
         seen.append(updates)
     return seen
 
 
-def main():
+def write(name, entries):
+    """One file, with the versions of what computed it."""
+    import jax
+    import optax
+
+    text = json.dumps({"optax": optax.__version__, "jax": jax.__version__, "entries": entries}, indent=1)
+    (FOLDER / f"{name}.json").write_text(text + "\n")
+
+
+def main(names):
     """Record optax's updates and schedule values in double precision."""
     import jax
     import optax
 
     jax.config.update("jax_enable_x64", True)
+    FOLDER.mkdir(exist_ok=True)
     params, gradients = jax.tree.map(jax.numpy.asarray, problem())
-    golden = {"optax": optax.__version__, "jax": jax.__version__, "updates": {}, "schedules": {}}
-    for case in OPTIMIZERS + LINKS:
-        updates = run(case.build(optax), params, gradients, optax.apply_updates)
-        golden["updates"][str(case)] = jax.tree.map(lambda x: np.asarray(x).tolist(), updates)
-    for case in SCHEDULES:
-        schedule = case.build(optax)
-        golden["schedules"][str(case)] = [float(schedule(step)) for step in range(14)]
-    FILE.write_text(json.dumps(golden, indent=1) + "\n")
+    for name in names or ROOMS:
+        entries = {}
+        for case in ROOMS[name].OPTIMIZERS + ROOMS[name].LINKS:
+            seen = run(case, optax, params, gradients)
+            kept = [[np.asarray(leaf).tolist() for leaf in jax.tree.leaves(seen[step])] for step in RECORDED]
+            entries[str(case)] = kept
+        write(name, entries)
+    if not names or "schedules" in names:
+        write("schedules", {str(c): [float(c.build(optax)(step)) for step in range(14)] for c in SCHEDULES})
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import Scalar, Schedule
+from ..values import Scalar, Schedule
 
 __all__ = [
     "constant_schedule",

@@ -1,0 +1,107 @@
+"""A rule for one leaf, applied to every leaf of a tree."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..tree import PyTree, flatten, map, unflatten
+from ..tree.mismatch import match
+from . import fast
+from .many import Many
+from .values import Scalar
+
+_SMALL = (
+    1 << 16
+)  # elements: above, temporaries of the whole tree cost more memory than launching them singly costs time
+
+
+def each(
+    rule: Callable[..., Any], updates: PyTree, params: PyTree = None, *, alone: bool = False, **state: PyTree
+) -> tuple[PyTree, ...]:
+    """Apply a rule to every leaf, with the leaves of the state that belong to it.
+
+    Values come to the rule in at least float32, and what it returns goes back to the dtypes of `updates` and of the
+    state, so that a rule is written without a cast.
+
+    Args:
+        rule: `rule(g, *states, p) -> (u, *new_states)`, in the order of `state`; `p` is given only where `params`
+            are, and `u` alone may be returned where there is no state. It uses operators and functions of torch (not
+            methods of tensors), since `g` may stand for many leaves at once.
+        updates: the tree that `g` comes from.
+        params: the parameters, if the rule wants them.
+        alone: give the rule true tensors, one leaf at a time: for rules that look at shapes.
+        state: trees like the parameters, under the names that they have in the state; the names are for errors.
+
+    Returns:
+        The new updates, then the new trees of the state.
+
+    Raises:
+        TreeMismatchError: a tree has other names or shapes than the first of the state (than `updates`, without one).
+
+    >>> each(lambda g, m: (torch.sign(m), 0.5 * m + g), {"w": torch.ones(2)}, mu={"w": torch.full((2,), -4.0)})
+    ({'w': tensor([-1., -1.])}, {'w': tensor([-1., -1.])})
+    """
+    names = [f"state.{name}" for name in state]
+    wanted, against = (next(iter(state.values())), names[0]) if state else (updates, "updates")
+    values, treedef = flatten(wanted)
+    columns = [match(updates, wanted, "updates", against) if state else values]
+    columns += [match(tree, wanted, name, against) for name, tree in zip(names, state.values(), strict=True)]
+    kinds = [[leaf.dtype for leaf in column] for column in columns]
+    if params is not None:
+        columns.append(match(params, wanted, "params", against))
+    columns = [[leaf.to(wide(leaf.dtype)) for leaf in column] for column in columns]
+    if not alone and _small(columns[0]) and fast.usable(*columns):
+        rows = zip(*[many.leaves for many in _tuple(rule(*[Many(column) for column in columns]))], strict=True)
+    else:
+        rows = (_tuple(rule(*row)) for row in zip(*columns, strict=True))  # type: ignore[assignment]  # same members
+    results = [
+        [value.to(dtype) for value, dtype in zip(row, dtypes, strict=True)]
+        for row, dtypes in zip(rows, zip(*kinds, strict=True), strict=True)
+    ]
+    return tuple(unflatten(treedef, [row[n] for row in results]) for n in range(len(kinds)))
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def _small(values: list[Tensor]) -> bool:
+    return sum(value.numel() for value in values) < _SMALL * len(values)
+
+
+def scaled(updates: PyTree, factor: Scalar) -> PyTree:
+    """Every leaf times one number, in the leaf's dtype."""
+    values, treedef = flatten(updates)
+    if fast.usable(values) and fast.is_constant(factor):
+        return unflatten(treedef, fast.scale(values, factor))
+    return unflatten(treedef, [(value * factor).to(value.dtype) for value in values])
+
+
+def stepped(params: PyTree, updates: PyTree, factor: Scalar) -> PyTree:
+    """`apply_updates(params, scaled(updates, factor))`, in eager steps without the updates between."""
+    added = match(updates, params, "updates", "params")
+    values, treedef = flatten(params)
+    if fast.usable(values, added) and fast.is_constant(factor) and values[0].dtype == added[0].dtype:
+        number = fast.number(factor)
+        if not isinstance(number, Tensor):
+            return unflatten(treedef, fast.add(values, added, number))
+    return unflatten(treedef, [(p + (u * factor).to(u.dtype)).to(p.dtype) for p, u in zip(values, added, strict=True)])
+
+
+def abs_sq(x: Any) -> Any:
+    """The square of every element's absolute value, which is real."""
+    return x * x if isinstance(x, Many) or not x.is_complex() else torch.real(x * torch.conj(x))
+
+
+def moment_zeros(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
+    """Zeros to accumulate in: of the given dtype, else the parameter's, or float32 where that is of half precision."""
+    return map(lambda leaf: torch.zeros_like(leaf, dtype=dtype or wide(leaf.dtype)), params)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which values of `dtype` may be accumulated: at least float32."""
+    if dtype.is_complex:
+        return torch.promote_types(dtype, torch.complex64)
+    return torch.promote_types(dtype, torch.float32)
