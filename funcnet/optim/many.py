@@ -70,7 +70,7 @@ class Many:
 
     def __rsub__(self, other: Any) -> "Many":
         """`other - self`."""
-        return (-self) + other
+        return self._with(-1, "mul")._with(other, "add")
 
     def __rtruediv__(self, other: Any) -> "Many":
         """`other / self`."""
@@ -78,4 +78,4 @@ class Many:
 
     def __neg__(self) -> "Many":
         """Minus every leaf."""
-        return self * -1
+        return self._with(-1, "mul")
