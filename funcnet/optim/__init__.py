@@ -30,6 +30,15 @@ from .base import stateless_with_tree_map as stateless_with_tree_map
 from .base import with_extra_args as with_extra_args
 from .base import with_extra_args_support as with_extra_args_support
 from .clipping import clip_by_global_norm as clip_by_global_norm
+from .lbfgs import ScaleByLBFGSState as ScaleByLBFGSState
+from .lbfgs import lbfgs as lbfgs
+from .lbfgs import scale_by_lbfgs as scale_by_lbfgs
+from .linesearch import ScaleByBacktrackingLinesearchState as ScaleByBacktrackingLinesearchState
+from .linesearch import ScaleByZoomLinesearchState as ScaleByZoomLinesearchState
+from .linesearch import ZoomLinesearchInfo as ZoomLinesearchInfo
+from .linesearch import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
+from .linesearch import scale_by_zoom_linesearch as scale_by_zoom_linesearch
+from .linesearch import value_and_grad_from_state as value_and_grad_from_state
 from .scaling import ScaleByScheduleState as ScaleByScheduleState
 from .scaling import scale as scale
 from .scaling import scale_by_learning_rate as scale_by_learning_rate

@@ -56,6 +56,8 @@ OPTIMIZERS = [
     Contrib("dog", {"init_step": ("learning_rate", 0.1)}, COSINE, without={"convergence": FREE}),
     Contrib("dowg", {"learning_rate": 1.0}, drawn={"learning_rate": RATE}),
     Contrib("dowg", {"learning_rate": 1.0, "init_estim_sq_dist": 0.1, "eps": 1e-3, "weight_decay": 0.1}),
+    Contrib("lbfgs", {"learning_rate": 0.1, "linesearch": None, "memory_size": 3}),
+    Contrib("lbfgs", {"linesearch": None, "memory_size": 2}, COSINE),
     Contrib("madgrad", {"learning_rate": 0.1}, drawn={"learning_rate": RATE, "momentum": DECAY}, rtol=ROOT),
     Contrib("madgrad", {"learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.1, "eps": 1e-3}, rtol=ROOT),
     Contrib("madgrad", {}, COSINE, rtol=ROOT),
@@ -71,7 +73,7 @@ OPTIMIZERS = [
         extra=("value",),
         tuned={"lower_bound": 0.0},
     ),
-    Contrib("momo", {"adapt_lower_bound": True}, COSINE, extra=("value",), tuned={"learning_rate": 0.02}),
+    Contrib("momo", {"adapt_lower_bound": True}, COSINE, extra=("value",), tuned={"learning_rate": 0.1, "beta": 0.5}),
     Contrib("momo_adam", {"learning_rate": 0.1}, extra=("value",), drawn=MEANS),
     Contrib(
         "momo_adam",
@@ -126,6 +128,8 @@ LINKS = [
     Contrib("scale_by_ademamix", {"b3": 0.99}),
     Contrib("scale_by_adopt", {"b2": 0.9}),
     Contrib("scale_by_cocob"),
+    Contrib("scale_by_lbfgs"),
+    Contrib("scale_by_lbfgs", {"memory_size": 1}),
     Contrib("scale_by_madgrad", {"learning_rate": 0.1}, rtol=ROOT),
     Contrib("scale_by_simplified_ademamix", {"alpha": 1.0}),
 ]

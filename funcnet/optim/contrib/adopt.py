@@ -57,7 +57,7 @@ def scale_by_adopt(
         updates: PyTree, state: ScaleByAdamState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, ScaleByAdamState]:
         count = state.count.to(precise(state.nu))
-        bound = clip_value_fn(count)
+        bound: Any = clip_value_fn(count)
         started = (state.count > 0).to(count.dtype)
         # Both means are zero before the first step, so their decays need no exception there.
         fresh, fresh_square = started * (1 - b1), 1 - started * b2

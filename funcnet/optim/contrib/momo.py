@@ -203,5 +203,5 @@ def _stepped(
     return moved, bound
 
 
-def _like(state: Tensor, *values: Tensor) -> list[Tensor]:
-    return [value.to(state.dtype) for value in values]
+def _like(state: Tensor, barf: Tensor, gamma: Tensor, bound: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return barf.to(state.dtype), gamma.to(state.dtype), bound.to(state.dtype)

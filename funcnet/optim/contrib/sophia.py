@@ -139,7 +139,7 @@ def scale_by_sophia(
 
         moved, mu, _ = each(leaf, updates, mu=state.mu, nu=state.nu)
         if clip_threshold is not None:
-            bound = clip_threshold
+            bound: Any = clip_threshold
             if verbose:
                 wins = total(lambda u: (torch.abs(u) < bound) * 1.0, moved) / total(torch.ones_like, moved)
                 report(
