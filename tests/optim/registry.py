@@ -1,9 +1,10 @@
 """Every transformation and schedule: an entry inherits all contracts, and its room a file of optax's numbers."""
 
 import cases_first
+import cases_moments
 import cases_schedules
 
-ROOMS = {"first": cases_first}
+ROOMS = {"first": cases_first, "moments": cases_moments}
 OPTIMIZERS = [case for room in ROOMS.values() for case in room.OPTIMIZERS]
 LINKS = [case for room in ROOMS.values() for case in room.LINKS]
 SCHEDULES = cases_schedules.SCHEDULES
