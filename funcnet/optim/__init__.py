@@ -52,6 +52,9 @@ from .base import stateless as stateless
 from .base import stateless_with_tree_map as stateless_with_tree_map
 from .base import with_extra_args as with_extra_args
 from .base import with_extra_args_support as with_extra_args_support
+from .clipping import AdaptiveGradClipState as AdaptiveGradClipState
+from .clipping import ClipByGlobalNormState as ClipByGlobalNormState
+from .clipping import ClipState as ClipState
 from .clipping import adaptive_grad_clip as adaptive_grad_clip
 from .clipping import clip as clip
 from .clipping import clip_by_block_rms as clip_by_block_rms
@@ -113,6 +116,7 @@ from .rprop import ScaleByRpropState as ScaleByRpropState
 from .rprop import rprop as rprop
 from .rprop import scale_by_rprop as scale_by_rprop
 from .scaling import ScaleByScheduleState as ScaleByScheduleState
+from .scaling import ScaleState as ScaleState
 from .scaling import scale as scale
 from .scaling import scale_by_learning_rate as scale_by_learning_rate
 from .scaling import scale_by_schedule as scale_by_schedule
@@ -130,6 +134,7 @@ from .signs import signum as signum
 from .sm3 import ScaleBySM3State as ScaleBySM3State
 from .sm3 import scale_by_sm3 as scale_by_sm3
 from .sm3 import sm3 as sm3
+from .trust_ratio import ScaleByTrustRatioState as ScaleByTrustRatioState
 from .trust_ratio import fromage as fromage
 from .trust_ratio import lamb as lamb
 from .trust_ratio import lars as lars
@@ -137,6 +142,8 @@ from .trust_ratio import scale_by_trust_ratio as scale_by_trust_ratio
 from .values import Scalar as Scalar
 from .values import ScalarOrSchedule as ScalarOrSchedule
 from .values import Schedule as Schedule
+from .weights import AddDecayedWeightsState as AddDecayedWeightsState
+from .weights import MaskOrFn as MaskOrFn
 from .weights import WeightDecaySchedule as WeightDecaySchedule
 from .weights import add_decayed_weights as add_decayed_weights
 from .weights import scale_by_param_block_norm as scale_by_param_block_norm

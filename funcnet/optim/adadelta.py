@@ -1,6 +1,5 @@
 """Adadelta."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -10,7 +9,7 @@ from .base import GradientTransformation, chain
 from .leafwise import abs_sq, each, root, square_zeros
 from .scaling import scale_by_learning_rate
 from .values import Scalar, ScalarOrSchedule, decay_rate, scalar
-from .weights import add_decayed_weights
+from .weights import MaskOrFn, add_decayed_weights
 
 __all__ = ["ScaleByAdaDeltaState", "adadelta", "scale_by_adadelta"]
 
@@ -61,7 +60,7 @@ def adadelta(
     rho: Scalar = 0.9,
     eps: Scalar = 1e-6,
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    weight_decay_mask: MaskOrFn = None,
 ) -> GradientTransformation:
     r"""Adadelta, $u = -\eta\, \mathrm{adadelta}(g + \lambda \theta)$ (arXiv:1212.5701; see `scale_by_adadelta`).
 

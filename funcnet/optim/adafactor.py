@@ -13,7 +13,7 @@ from .leafwise import abs_sq, each, wide
 from .moments import ema
 from .scaling import scale, scale_by_learning_rate
 from .values import Scalar, ScalarOrSchedule, increment, precise, scalar, zero_count
-from .weights import add_decayed_weights, scale_by_param_block_rms
+from .weights import MaskOrFn, add_decayed_weights, scale_by_param_block_rms
 
 __all__ = ["FactoredState", "adafactor", "scale_by_factored_rms"]
 
@@ -123,7 +123,7 @@ def adafactor(
     weight_decay_rate: ScalarOrSchedule | None = None,
     eps: Scalar = 1e-30,
     factored: bool = True,
-    weight_decay_mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    weight_decay_mask: MaskOrFn = None,
 ) -> GradientTransformation:
     r"""Adafactor: `scale_by_factored_rms`, with a memory of rows and columns (Shazeer and Stern, arXiv:1804.04235).
 

@@ -1,6 +1,5 @@
 """Adam and AdamW, and both with Nesterov's momentum."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -25,7 +24,7 @@ from .values import (
     value_at,
     zero_count,
 )
-from .weights import add_decayed_weights
+from .weights import MaskOrFn, add_decayed_weights
 
 __all__ = ["ScaleByAdamState", "adam", "adamw", "nadam", "nadamw", "scale_by_adam"]
 
@@ -134,7 +133,7 @@ def adamw(
     eps_root: Scalar = 0.0,
     mu_dtype: torch.dtype | None = None,
     weight_decay: ScalarOrSchedule = 1e-4,
-    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    mask: MaskOrFn = None,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
@@ -189,7 +188,7 @@ def nadamw(
     eps_root: Scalar = 0.0,
     mu_dtype: torch.dtype | None = None,
     weight_decay: ScalarOrSchedule = 1e-4,
-    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    mask: MaskOrFn = None,
     *,
     nesterov: bool = True,
 ) -> GradientTransformation:

@@ -1,6 +1,5 @@
 """AdaMax, with and without weight decay."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from .base import GradientTransformation, chain
 from .leafwise import each, moment_zeros, square_zeros, unbiased
 from .scaling import scale_by_learning_rate
 from .values import Scalar, ScalarOrSchedule, decay_rate, increment, precise, scalar, zero_count
-from .weights import add_decayed_weights
+from .weights import MaskOrFn, add_decayed_weights
 
 __all__ = ["adamax", "adamaxw", "scale_by_adamax"]
 
@@ -69,7 +68,7 @@ def adamaxw(
     b2: Scalar = 0.999,
     eps: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 1e-4,
-    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformation:
     r"""AdaMax with decoupled weight decay, $u = -\eta (\mathrm{adamax}(g) + \lambda \theta)$ (see `adamw`).
 

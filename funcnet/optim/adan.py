@@ -1,6 +1,5 @@
 """Adan."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from .base import GradientTransformation, chain
 from .leafwise import abs_sq, each, moment_zeros, root, square_zeros, unbiased
 from .scaling import scale_by_learning_rate
 from .values import Scalar, ScalarOrSchedule, decay_rate, increment, precise, scalar, zero_count
-from .weights import add_decayed_weights
+from .weights import MaskOrFn, add_decayed_weights
 
 __all__ = ["ScaleByAdanState", "adan", "scale_by_adan"]
 
@@ -89,7 +88,7 @@ def adan(
     eps: Scalar = 1e-8,
     eps_root: Scalar = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,
-    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformation:
     r"""Adan with decoupled weight decay, $u = -\eta (\mathrm{adan}(g) + \lambda \theta)$ (arXiv:2208.06677).
 

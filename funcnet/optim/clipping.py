@@ -4,11 +4,14 @@ import torch
 from torch import Tensor
 
 from ..tree import PyTree, flatten, global_norm, leaves, leaves_with_path, map, unflatten
-from .base import GradientTransformation, needed, stateless
+from .base import EmptyState, GradientTransformation, needed, stateless
 from .leafwise import abs_sq, each, root, wide
 from .values import Scalar, scalar
 
 __all__ = [
+    "AdaptiveGradClipState",
+    "ClipByGlobalNormState",
+    "ClipState",
     "adaptive_grad_clip",
     "clip",
     "clip_by_block_rms",
@@ -18,6 +21,8 @@ __all__ = [
     "unitwise_clip",
     "unitwise_norm",
 ]
+
+ClipState = ClipByGlobalNormState = AdaptiveGradClipState = EmptyState
 
 
 def clip(max_delta: Scalar) -> GradientTransformation:
@@ -142,7 +147,9 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[P
     """
     scalar(l2_norm_clip, "l2_norm_clip")
     _check_examples(grads)
-    square = sum(torch.sum(abs_sq(wider).flatten(1), 1) for wider in (g.to(wide(g.dtype)) for g in leaves(grads)))
+    square = sum(
+        torch.sum(abs_sq(wider).unsqueeze(-1).flatten(1), 1) for wider in (g.to(wide(g.dtype)) for g in leaves(grads))
+    )
     length = root(square)
     long = length > l2_norm_clip
     share = torch.where(long, l2_norm_clip / torch.where(long, length, 1.0), 1.0)

@@ -134,7 +134,12 @@ def unbiased(decay: Scalar, count: Tensor, dtype: torch.dtype, nesterov: bool = 
 
 def moment_zeros(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
     """Zeros to accumulate in: of the given dtype, else the parameter's, or float32 where that is of half precision."""
-    return map(lambda leaf: torch.zeros_like(leaf, dtype=dtype or wide(leaf.dtype)), params)
+
+    def zeros(leaf: Tensor) -> Tensor:
+        own = wide(leaf.dtype) if dtype is None else dtype.to_complex() if leaf.is_complex() else dtype
+        return torch.zeros_like(leaf, dtype=own)
+
+    return map(zeros, params)
 
 
 def square_zeros(params: PyTree) -> PyTree:

@@ -11,7 +11,7 @@ from .base import GradientTransformation, chain
 from .leafwise import each, moment_zeros, sign
 from .scaling import scale_by_learning_rate
 from .values import Scalar, ScalarOrSchedule, decay_rate, increment, scalar, zero_count
-from .weights import add_decayed_weights
+from .weights import MaskOrFn, add_decayed_weights
 
 __all__ = ["ScaleByLionState", "lion", "scale_by_lion"]
 
@@ -77,7 +77,7 @@ def lion(
     b2: Scalar = 0.99,
     mu_dtype: torch.dtype | None = None,
     weight_decay: ScalarOrSchedule = 1e-3,
-    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformation:
     r"""Lion with decoupled weight decay, $u = -\eta (\mathrm{lion}(g) + \lambda \theta)$ (arXiv:2302.06675).
 

@@ -1,22 +1,21 @@
 """Updates as long as the parameters: LARS, LAMB and Fromage."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from ..tree import PyTree
 from .adam import scale_by_adam
-from .base import GradientTransformation, chain, needed, stateless
+from .base import EmptyState, GradientTransformation, chain, needed, stateless
 from .leafwise import each
 from .numerics import safe_norm
 from .scaling import scale_by_learning_rate
 from .sgd import trace
 from .values import Scalar, ScalarOrSchedule, is_schedule, scalar
-from .weights import add_decayed_weights
+from .weights import MaskOrFn, add_decayed_weights
 from .wrappers.masking import masked
 
-__all__ = ["fromage", "lamb", "lars", "scale_by_trust_ratio"]
+__all__ = ["ScaleByTrustRatioState", "fromage", "lamb", "lars", "scale_by_trust_ratio"]
+
+ScaleByTrustRatioState = EmptyState
 
 
 def scale_by_trust_ratio(
@@ -46,10 +45,10 @@ def scale_by_trust_ratio(
 def lars(
     learning_rate: ScalarOrSchedule,
     weight_decay: ScalarOrSchedule = 0.0,
-    weight_decay_mask: PyTree | Callable[[PyTree], PyTree] = True,
+    weight_decay_mask: MaskOrFn = True,
     trust_coefficient: Scalar = 0.001,
     eps: Scalar = 0.0,
-    trust_ratio_mask: PyTree | Callable[[PyTree], PyTree] = True,
+    trust_ratio_mask: MaskOrFn = True,
     momentum: Scalar = 0.9,
     nesterov: bool = False,
 ) -> GradientTransformation:
@@ -80,7 +79,7 @@ def lamb(
     eps: Scalar = 1e-6,
     eps_root: Scalar = 0.0,
     weight_decay: ScalarOrSchedule = 0.0,
-    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    mask: MaskOrFn = None,
 ) -> GradientTransformation:
     r"""LAMB, for large batches: $-\eta$ times `scale_by_trust_ratio` of $\mathrm{adam}(g) + \lambda \theta$.
 

@@ -1,7 +1,7 @@
 """Rules that look at the parameters' values: weight decay, and steps in proportion to them."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 
@@ -14,7 +14,19 @@ from .numerics import safe_norm, safe_root_mean_squares
 from .values import Scalar, ScalarOrSchedule, Schedule, increment, is_schedule, scalar, value_at, zero_count
 from .wrappers.masking import masked
 
-__all__ = ["WeightDecaySchedule", "add_decayed_weights", "scale_by_param_block_norm", "scale_by_param_block_rms"]
+__all__ = [
+    "AddDecayedWeightsState",
+    "MaskOrFn",
+    "WeightDecaySchedule",
+    "add_decayed_weights",
+    "scale_by_param_block_norm",
+    "scale_by_param_block_rms",
+]
+
+AddDecayedWeightsState = EmptyState
+
+MaskOrFn: TypeAlias = PyTree | Callable[[PyTree], PyTree] | None
+"""Which leaves: a tree of booleans, of which one may stand for a subtree, or a function from the parameters to one."""
 
 
 class WeightDecaySchedule(NamedTuple):
@@ -24,9 +36,7 @@ class WeightDecaySchedule(NamedTuple):
     """int32, 0-dim"""
 
 
-def add_decayed_weights(
-    weight_decay: ScalarOrSchedule = 0.0, mask: PyTree | Callable[[PyTree], PyTree] | None = None
-) -> GradientTransformation:
+def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: MaskOrFn = None) -> GradientTransformation:
     r"""Add the parameters to the updates, $u \leftarrow u + \lambda \theta$ (Loshchilov and Hutter, arXiv:1711.05101).
 
     `weight_decay` may be a schedule. `mask` is a tree of booleans like the parameters (or a prefix of it), or a
