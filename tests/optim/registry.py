@@ -2,9 +2,10 @@
 
 import cases_contrib
 import cases_first
+import cases_moments
 import cases_schedules
 
-ROOMS = {"first": cases_first, "contrib": cases_contrib}
+ROOMS = {"first": cases_first, "contrib": cases_contrib, "moments": cases_moments}
 OPTIMIZERS = [case for room in ROOMS.values() for case in room.OPTIMIZERS]
 LINKS = [case for room in ROOMS.values() for case in room.LINKS]
 SCHEDULES = cases_schedules.SCHEDULES
