@@ -11,7 +11,7 @@ from .base import GradientTransformation, chain, identity, needed
 from .leafwise import copied, dot, moment_zeros, wide
 from .linesearch import scale_by_zoom_linesearch
 from .scaling import scale, scale_by_learning_rate
-from .values import ScalarOrSchedule, increment, precise, zero_count
+from .values import Scalar, ScalarOrSchedule, device_of, increment, precise, zero_count
 
 __all__ = ["ScaleByLBFGSState", "lbfgs", "scale_by_lbfgs"]
 
@@ -57,9 +57,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Gr
 
     def init(params: PyTree) -> ScaleByLBFGSState:
         def ring() -> PyTree:
-            return map(
-                lambda zero: torch.zeros_like(zero).expand(memory_size, *zero.shape).clone(), moment_zeros(params)
-            )
+            return map(lambda p: p.new_zeros(memory_size, *p.shape, dtype=wide(p.dtype)), params)
 
         return ScaleByLBFGSState(
             count=zero_count(params),
@@ -67,7 +65,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Gr
             updates=moment_zeros(params),
             diff_params_memory=ring(),
             diff_updates_memory=ring(),
-            weights_memory=zero_count(params).to(precise(params)).expand(memory_size).clone(),
+            weights_memory=torch.zeros(memory_size, dtype=precise(params), device=device_of(params)),
         )
 
     def update(
@@ -103,7 +101,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Gr
         all_y, flat_y = ring(state.diff_updates_memory, y)
         rho = remembered(state.weights_memory, weight)
 
-        first = 1.0
+        first: Scalar = 1.0
         if scale_init_precond:
             norm = dot(gradient, gradient).sum()
             capped = 1 / torch.sqrt(torch.clamp(norm, min=1.0))
@@ -124,7 +122,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Gr
     return GradientTransformation(init, update)
 
 
-def _times(vector: Tensor, s: Tensor, y: Tensor, rho: Tensor, first: Any) -> Tensor:
+def _times(vector: Tensor, s: Tensor, y: Tensor, rho: Tensor, first: Scalar) -> Tensor:
     """The estimate times a vector, by the two loops of Nocedal and Wright, algorithm 7.4; the oldest rows first."""
     shares = []
     for row_s, row_y, weight in zip(reversed(s.unbind()), reversed(y.unbind()), reversed(rho.unbind()), strict=True):

@@ -8,6 +8,7 @@ DECAY = st.floats(0.5, 0.999)
 MEANS = {"learning_rate": RATE, "b1": DECAY, "b2": DECAY}
 MASK = {"a": True, "b": {"c": False, "d": True}}
 ROOT = 1e-6  # optax takes the root of the step count in float32
+LINE = 1e-6  # optax's straight lines are of float32 for an int32 count
 FREE = "it seeks its own learning rate, from far below, for longer than the contract lasts"
 
 
@@ -29,6 +30,9 @@ class Contrib(Case):
 SGD = Contrib("sgd", {"learning_rate": 0.1})
 
 OPTIMIZERS = [
+    Contrib("acprop", {"learning_rate": 0.1, "eps_root": 1e-8}, drawn=MEANS),
+    Contrib("acprop", {"learning_rate": 0.1, "b1": 0.5, "b2": 0.9, "weight_decay": 0.1, "mask": MASK}),
+    Contrib("acprop", {"eps": 1e-3, "eps_root": 1e-4}, COSINE),
     Contrib("ademamix", {"learning_rate": 0.1}, drawn=MEANS | {"b3": DECAY, "alpha": st.floats(0.0, 10.0)}),
     Contrib("ademamix", {"learning_rate": 0.1, "b3": 0.9, "alpha": 2.0, "eps_root": 1e-4, "weight_decay": 0.1}),
     Contrib("ademamix", {"weight_decay": 0.1, "mask": MASK}, COSINE),
@@ -105,6 +109,12 @@ OPTIMIZERS = [
             "reset_state": False,
         },
     ),
+    Contrib("schedule_free", {"base_optimizer": SGD, "learning_rate": 0.1, "b1": 0.5, "weight_lr_power": 1.0}),
+    Contrib("schedule_free", {"base_optimizer": Contrib("adam", {"learning_rate": 0.1, "b1": 0.0})}, COSINE),
+    Contrib("schedule_free_sgd", {"learning_rate": 0.1}, drawn={"learning_rate": RATE, "b1": DECAY}),
+    Contrib("schedule_free_sgd", {"learning_rate": 0.1, "warmup_steps": 5, "weight_decay": 0.1}, rtol=LINE),
+    Contrib("schedule_free_adamw", {"learning_rate": 0.1}, drawn=MEANS),
+    Contrib("schedule_free_adamw", {"learning_rate": 0.1, "warmup_steps": 5, "weight_decay": 0.1}, rtol=LINE),
     Contrib(
         "sophia",
         {"learning_rate": 0.1, "hessian_diagonal_fn": Contrib("identity"), "update_interval": 3, "clip_threshold": 3.0},
@@ -125,6 +135,7 @@ LINKS = [
     Contrib("reduce_on_plateau", {"factor": 0.5, "patience": 2, "rtol": 0.5, "cooldown": 1}, extra=("value",)),
     Contrib("reduce_on_plateau", {"patience": 1, "atol": 2.0, "min_scale": 0.05}, extra=("value",)),
     Contrib("reduce_on_plateau", {"patience": 2, "rtol": 0.9, "accumulation_size": 3}, extra=("value",)),
+    Contrib("scale_by_acprop"),
     Contrib("scale_by_ademamix", {"b3": 0.99}),
     Contrib("scale_by_adopt", {"b2": 0.9}),
     Contrib("scale_by_cocob"),

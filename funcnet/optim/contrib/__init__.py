@@ -1,5 +1,7 @@
 """Transformations and optimizers of `optax.contrib`, and further ones: younger than those of `funcnet.optim`."""
 
+from .acprop import acprop as acprop
+from .acprop import scale_by_acprop as scale_by_acprop
 from .ademamix import ScaleByAdemamixState as ScaleByAdemamixState
 from .ademamix import ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState
 from .ademamix import ademamix as ademamix
@@ -30,6 +32,9 @@ from .momo import MomoAdamState as MomoAdamState
 from .momo import MomoState as MomoState
 from .momo import momo as momo
 from .momo import momo_adam as momo_adam
+from .privacy import DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState
+from .privacy import differentially_private_aggregate as differentially_private_aggregate
+from .privacy import dpsgd as dpsgd
 from .prodigy import ProdigyState as ProdigyState
 from .prodigy import prodigy as prodigy
 from .reduce_on_plateau import ReduceLROnPlateauState as ReduceLROnPlateauState
@@ -38,6 +43,11 @@ from .sam import NormalizeState as NormalizeState
 from .sam import SAMState as SAMState
 from .sam import normalize as normalize
 from .sam import sam as sam
+from .schedule_free import ScheduleFreeState as ScheduleFreeState
+from .schedule_free import schedule_free as schedule_free
+from .schedule_free import schedule_free_adamw as schedule_free_adamw
+from .schedule_free import schedule_free_eval_params as schedule_free_eval_params
+from .schedule_free import schedule_free_sgd as schedule_free_sgd
 from .sophia import HutchinsonState as HutchinsonState
 from .sophia import SophiaState as SophiaState
 from .sophia import hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian

@@ -19,19 +19,18 @@ __all__ = ["acprop", "scale_by_acprop"]
 def scale_by_acprop(
     b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-16, eps_root: Scalar = 1e-16
 ) -> GradientTransformation:
-    r"""Divide the mean gradient by the last step's root of the gradients' variance (Zhuang et al., arXiv:2110.05454).
+    r"""Divide gradients by the root of their variance as it was before them (Zhuang et al., arXiv:2110.05454).
 
     $$\mu_t = \beta_1 \mu_{t-1} + (1 - \beta_1) g_t, \quad \nu_t = \beta_2 \nu_{t-1} + (1 - \beta_2)
-    |g_t - \mu_{t-1}|^2 + \varepsilon_r, \quad u_t = \frac{\mu_t}{\sqrt{\nu_{t-1} / (1 - \beta_2^{t-1})} +
+    |g_t - \mu_{t-1}|^2 + \varepsilon_r, \quad u_t = \frac{g_t}{\sqrt{\nu_{t-1} / (1 - \beta_2^{t-1})} +
     \varepsilon}$$
 
-    The first update is $\mu_1$ itself. As in optax, the error is taken from the mean before this step, and the
-    numerator is the mean, where the paper has the gradient.
+    The first update is $g_1$ itself.
 
     >>> rule = scale_by_acprop()
     >>> params = {"w": torch.zeros(2)}
     >>> rule.update({"w": torch.tensor([3.0, -0.1])}, rule.init(params), params)[0]
-    {'w': tensor([ 0.3000, -0.0100])}
+    {'w': tensor([ 3.0000, -0.1000])}
     """
     decay_rate(b1, "b1"), decay_rate(b2, "b2"), scalar(eps, "eps"), scalar(eps_root, "eps_root")
 
@@ -49,7 +48,7 @@ def scale_by_acprop(
         def leaf(g: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             mean = b1 * m + (1 - b1) * g
             variance = b2 * v + (1 - b2) * abs_sq(g - m) + eps_root
-            return mean / (root(v / second + initial) + eps), mean, variance
+            return g / (root(v / second + initial) + eps), mean, variance
 
         moved, mu, nu = each(leaf, updates, mu=state.mu, nu=state.nu)
         return moved, ScaleByBeliefState(count=increment(state.count), mu=mu, nu=nu)
@@ -73,7 +72,7 @@ def acprop(
     >>> optimizer = acprop(0.1)
     >>> params = {"w": torch.zeros(2)}
     >>> optimizer.update({"w": torch.tensor([3.0, -0.1])}, optimizer.init(params), params)[0]
-    {'w': tensor([-0.0300,  0.0010])}
+    {'w': tensor([-0.3000,  0.0100])}
     """
     return chain(
         scale_by_acprop(b1, b2, eps, eps_root),

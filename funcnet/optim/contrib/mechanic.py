@@ -65,13 +65,13 @@ def mechanize(
     base = with_extra_args_support(base_optimizer)
 
     def init(params: PyTree) -> MechanicState:
-        r, m, v = torch.zeros_like(stored(0.0, params).expand(3, num_betas)).unbind()
+        empty = stored(0.0, params).expand(num_betas)
         return MechanicState(
             base_optimizer_state=base.init(params),
             count=zero_count(params),
-            r=r.clone(),
-            m=m.clone(),
-            v=v.clone(),
+            r=empty.clone(),
+            m=empty.clone(),
+            v=empty.clone(),
             s=stored(s_init, params).expand(num_betas).clone(),
             x0=copied(params),
         )

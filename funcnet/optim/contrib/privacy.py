@@ -44,7 +44,7 @@ def differentially_private_aggregate(
     scalar(l2_norm_clip, "l2_norm_clip"), scalar(noise_multiplier, "noise_multiplier")
     if (key is None) == (seed is None):
         raise ValueError("differentially_private_aggregate needs one key: write key=0, or better one from your own.")
-    given = seed if key is None else key
+    given: Any = seed if key is None else key
     first = given if isinstance(given, Tensor) else random.key(given)
 
     def init(params: PyTree) -> DifferentiallyPrivateAggregateState:

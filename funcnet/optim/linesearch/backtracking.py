@@ -89,11 +89,11 @@ def scale_by_backtracking_linesearch(
     ) -> tuple[PyTree, ScaleByBacktrackingLinesearchState]:
         line = Line(updates, params, extra, "scale_by_backtracking_linesearch")
 
-        def going(carry: tuple[Tensor, ...]) -> Tensor:
+        def going(carry: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
             _, _, error, steps = carry
             return ~(error <= atol) & (steps <= max_backtracking_steps)
 
-        def shorter(carry: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        def shorter(carry: tuple[Tensor, Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             rate, _, _, steps = carry
             rate = torch.where(steps > 0, decrease_factor * rate, rate)
             value = line.value_at(rate)
