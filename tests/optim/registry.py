@@ -2,8 +2,9 @@
 
 import cases_first
 import cases_schedules
+import cases_wrappers
 
-ROOMS = {"first": cases_first}
+ROOMS = {"first": cases_first, "wrappers": cases_wrappers}
 OPTIMIZERS = [case for room in ROOMS.values() for case in room.OPTIMIZERS]
 LINKS = [case for room in ROOMS.values() for case in room.LINKS]
 SCHEDULES = cases_schedules.SCHEDULES
