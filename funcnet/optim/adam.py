@@ -1,16 +1,15 @@
-"""Adam and AdamW."""
+"""Adam and AdamW, and both with Nesterov's momentum."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from ..tree import PyTree, flatten, map, unflatten
+from ..tree import PyTree, flatten, unflatten
 from ..tree.mismatch import match
 from . import fast
 from .base import Advancing, GradientTransformation, advance, chain, needed
-from .leafwise import abs_sq, each, moment_zeros, wide
+from .leafwise import abs_sq, each, moment_zeros, root, square_zeros, unbiased
 from .scaling import ScaleByScheduleState, scale_by_learning_rate
 from .values import (
     Scalar,
@@ -25,9 +24,9 @@ from .values import (
     value_at,
     zero_count,
 )
-from .weights import add_decayed_weights
+from .weights import MaskOrFn, add_decayed_weights
 
-__all__ = ["ScaleByAdamState", "adam", "adamw", "scale_by_adam"]
+__all__ = ["ScaleByAdamState", "adam", "adamw", "nadam", "nadamw", "scale_by_adam"]
 
 
 class ScaleByAdamState(NamedTuple):
@@ -57,8 +56,8 @@ def scale_by_adam(
 
     With `nesterov=True` the numerator is $\beta_1 \mu_t / (1 - \beta_1^{t+1}) + (1 - \beta_1) g_t / (1 - \beta_1^t)$
     (Dozat 2016, openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ). `mu_dtype` stores the first mean in another dtype; both
-    means of half-precision parameters are float32 otherwise. Give an `eps_root` where gradients are taken through the
-    update: the root's slope is infinite at 0. Raises `TreeMismatchError` where the updates do not match the state.
+    means of half-precision parameters are float32 otherwise. The root's slope at 0 counts as 0, so that gradients
+    through the update are finite. Raises `TreeMismatchError` where the updates do not match the state.
 
     >>> rule = scale_by_adam()
     >>> params = {"w": torch.zeros(2)}
@@ -70,9 +69,7 @@ def scale_by_adam(
     fusible = not nesterov and not isinstance(eps_root, Tensor) and eps_root == 0
 
     def init(params: PyTree) -> ScaleByAdamState:
-        mu = moment_zeros(params, mu_dtype)
-        nu = map(lambda leaf: torch.zeros_like(leaf, dtype=wide(leaf.dtype).to_real()), params)
-        return ScaleByAdamState(count=zero_count(params), mu=mu, nu=nu)
+        return ScaleByAdamState(count=zero_count(params), mu=moment_zeros(params, mu_dtype), nu=square_zeros(params))
 
     def update(
         updates: PyTree, state: ScaleByAdamState, params: PyTree = None, **extra: Any
@@ -87,14 +84,12 @@ def scale_by_adam(
                     count=count, mu=unflatten(treedef, new[1]), nu=unflatten(treedef, new[2])
                 )
         dtype = precise(state.nu)
-        first, second = correction(b1, count, dtype), correction(b2, count, dtype)
-        ahead = correction(b1, increment(count), dtype) if nesterov else first
+        mean, second = unbiased(b1, count, dtype, nesterov), correction(b2, count, dtype)
 
         def leaf(g: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * abs_sq(g)
-            m_hat = b1 * (m / ahead) + (1 - b1) * (g / first) if nesterov else m / first
-            return m_hat / (torch.sqrt(v / second + eps_root) + eps), m, v
+            return mean(m, g) / (root(v / second + eps_root) + eps), m, v
 
         moved, new_mu, new_nu = each(leaf, updates, mu=state.mu, nu=state.nu)
         return moved, ScaleByAdamState(count=count, mu=new_mu, nu=new_nu)
@@ -138,7 +133,7 @@ def adamw(
     eps_root: Scalar = 0.0,
     mu_dtype: torch.dtype | None = None,
     weight_decay: ScalarOrSchedule = 1e-4,
-    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    mask: MaskOrFn = None,
     *,
     nesterov: bool = False,
 ) -> GradientTransformation:
@@ -160,6 +155,51 @@ def adamw(
     if mask is not None or is_schedule(weight_decay, "weight_decay"):
         return reference
     return _folded(reference, 3, learning_rate, b1, b2, eps, weight_decay)
+
+
+def nadam(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: torch.dtype | None = None,
+    *,
+    nesterov: bool = True,
+) -> GradientTransformation:
+    """Adam with Nesterov's momentum: `adam(..., nesterov=True)`.
+
+    Dozat 2016, openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ. `torch.optim.NAdam` differs: its momentum has a
+    schedule.
+
+    >>> optimizer = nadam(0.1)
+    >>> params = {"w": torch.zeros(1)}
+    >>> optimizer.update({"w": torch.ones(1)}, optimizer.init(params), params)[0]
+    {'w': tensor([-0.1474])}
+    """
+    return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
+
+
+def nadamw(
+    learning_rate: ScalarOrSchedule,
+    b1: Scalar = 0.9,
+    b2: Scalar = 0.999,
+    eps: Scalar = 1e-8,
+    eps_root: Scalar = 0.0,
+    mu_dtype: torch.dtype | None = None,
+    weight_decay: ScalarOrSchedule = 1e-4,
+    mask: MaskOrFn = None,
+    *,
+    nesterov: bool = True,
+) -> GradientTransformation:
+    """Decoupled weight decay and Nesterov's momentum: `adamw(..., nesterov=True)`.
+
+    >>> optimizer = nadamw(0.1, weight_decay=0.5)
+    >>> params = {"w": torch.ones(1)}
+    >>> optimizer.update({"w": torch.ones(1)}, optimizer.init(params), params)[0]
+    {'w': tensor([-0.1974])}
+    """
+    return adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov)
 
 
 def _folded(

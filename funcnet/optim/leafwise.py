@@ -1,6 +1,6 @@
 """A rule for one leaf, applied to every leaf of a tree."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,15 +10,20 @@ from ..tree import PyTree, flatten, map, unflatten
 from ..tree.mismatch import match
 from . import fast
 from .many import Many
-from .values import Scalar
+from .values import Scalar, correction, increment
 
-_SMALL = (
-    1 << 16
-)  # elements: above, temporaries of the whole tree cost more memory than launching them singly costs time
+# Elements in a leaf: above, temporaries of the whole tree cost more memory than launching them singly costs time.
+_SMALL = 1 << 16
 
 
 def each(
-    rule: Callable[..., Any], updates: PyTree, params: PyTree = None, *, alone: bool = False, **state: PyTree
+    rule: Callable[..., Any],
+    updates: PyTree,
+    params: PyTree = None,
+    *,
+    alone: bool = False,
+    own: Mapping[str, PyTree] | None = None,
+    **state: PyTree,
 ) -> tuple[PyTree, ...]:
     """Apply a rule to every leaf, with the leaves of the state that belong to it.
 
@@ -26,12 +31,13 @@ def each(
     state, so that a rule is written without a cast.
 
     Args:
-        rule: `rule(g, *states, p) -> (u, *new_states)`, in the order of `state`; `p` is given only where `params`
-            are, and `u` alone may be returned where there is no state. It uses operators and functions of torch (not
-            methods of tensors), since `g` may stand for many leaves at once.
+        rule: `rule(g, *states, p) -> (u, *new_states)`, in the order of `state` and then `own`; `p` is given only where
+            `params` are, and `u` alone may be returned where there is no state. It uses operators and functions of
+            torch (not methods of tensors), since `g` may stand for many leaves at once.
         updates: the tree that `g` comes from.
         params: the parameters, if the rule wants them.
         alone: give the rule true tensors, one leaf at a time: for rules that look at shapes.
+        own: further trees of the state, whose leaves have shapes of their own; the rule then works `alone`.
         state: trees like the parameters, under the names that they have in the state; the names are for errors.
 
     Returns:
@@ -48,11 +54,13 @@ def each(
     values, treedef = flatten(wanted)
     columns = [match(updates, wanted, "updates", against) if state else values]
     columns += [match(tree, wanted, name, against) for name, tree in zip(names, state.values(), strict=True)]
+    if own:
+        columns += [match(tree, wanted, f"state.{name}", against, shape=False) for name, tree in own.items()]
     kinds = [[leaf.dtype for leaf in column] for column in columns]
     if params is not None:
         columns.append(match(params, wanted, "params", against))
     columns = [[leaf.to(wide(leaf.dtype)) for leaf in column] for column in columns]
-    if not alone and _small(columns[0]) and fast.usable(*columns):
+    if not alone and not own and _small(columns[0]) and fast.usable(*columns):
         rows = zip(*[many.leaves for many in _tuple(rule(*[Many(column) for column in columns]))], strict=True)
     else:
         rows = (_tuple(rule(*row)) for row in zip(*columns, strict=True))  # type: ignore[assignment]  # same members
@@ -95,9 +103,52 @@ def abs_sq(x: Any) -> Any:
     return x * x if isinstance(x, Many) or not x.is_complex() else torch.real(x * torch.conj(x))
 
 
+def root(x: Any) -> Any:
+    """The square root, whose slope at 0 is 0 and not infinite.
+
+    What it divides is 0 as well where a running mean of squares is, so that the derivative of the quotient is right.
+    """
+    if isinstance(x, Many):  # no derivative is asked of many leaves
+        return torch.sqrt(x)  # type: ignore[arg-type]  # it stands for tensors
+    zero = x == 0
+    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, x)))
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1, or a complex number's direction; a NaN stays one, as in jax, where torch makes it 0."""
+    return torch.where(torch.isnan(x), x, torch.sgn(x))
+
+
+def unbiased(decay: Scalar, count: Tensor, dtype: torch.dtype, nesterov: bool = False) -> Callable[[Any, Any], Any]:
+    """How to correct a running mean `m` that began at zero, as `f(m, g)`; with `nesterov`, one step ahead.
+
+    `count` counts this update, whose gradient is `g`.
+    """
+    first = correction(decay, count, dtype)
+    if not nesterov:
+        return lambda m, g: m / first
+    ahead = correction(decay, increment(count), dtype)
+    return lambda m, g: decay * (m / ahead) + (1 - decay) * (g / first)
+
+
 def moment_zeros(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
     """Zeros to accumulate in: of the given dtype, else the parameter's, or float32 where that is of half precision."""
-    return map(lambda leaf: torch.zeros_like(leaf, dtype=dtype or wide(leaf.dtype)), params)
+
+    def zeros(leaf: Tensor) -> Tensor:
+        own = wide(leaf.dtype) if dtype is None else dtype.to_complex() if leaf.is_complex() else dtype
+        return torch.zeros_like(leaf, dtype=own)
+
+    return map(zeros, params)
+
+
+def square_zeros(params: PyTree) -> PyTree:
+    """Zeros to accumulate squares in: like `moment_zeros`, but real for complex parameters."""
+    return map(lambda leaf: torch.zeros_like(leaf, dtype=wide(leaf.dtype).to_real()), params)
+
+
+def filled(zeros: PyTree, value: Scalar) -> PyTree:
+    """One value in every element, in the dtypes of `zeros`."""
+    return map(lambda zero: (zero + value).to(zero.dtype), zeros)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 import torch
 
 from ..tree import PyTree
-from .base import Advancing, GradientTransformation, identity, stateless
+from .base import Advancing, EmptyState, GradientTransformation, identity, stateless
 from .leafwise import scaled, stepped
 from .values import Scalar, ScalarOrSchedule, Schedule, increment, is_schedule, scalar, value_at, zero_count
 
-__all__ = ["ScaleByScheduleState", "scale", "scale_by_learning_rate", "scale_by_schedule"]
+__all__ = ["ScaleByScheduleState", "ScaleState", "scale", "scale_by_learning_rate", "scale_by_schedule"]
+
+ScaleState = EmptyState
 
 
 class ScaleByScheduleState(NamedTuple):

@@ -1,18 +1,32 @@
-"""Rules that look at the parameters' values: weight decay."""
+"""Rules that look at the parameters' values: weight decay, and steps in proportion to them."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 
 from ..tree import PyTree, flatten, unflatten
 from ..tree.mismatch import match
 from . import fast
-from .base import EmptyState, GradientTransformation, needed
-from .values import Scalar, ScalarOrSchedule, Schedule, increment, is_schedule, value_at, zero_count
+from .base import EmptyState, GradientTransformation, needed, stateless
+from .leafwise import each
+from .numerics import safe_norm, safe_root_mean_squares
+from .values import Scalar, ScalarOrSchedule, Schedule, increment, is_schedule, scalar, value_at, zero_count
 from .wrappers.masking import masked
 
-__all__ = ["WeightDecaySchedule", "add_decayed_weights"]
+__all__ = [
+    "AddDecayedWeightsState",
+    "MaskOrFn",
+    "WeightDecaySchedule",
+    "add_decayed_weights",
+    "scale_by_param_block_norm",
+    "scale_by_param_block_rms",
+]
+
+AddDecayedWeightsState = EmptyState
+
+MaskOrFn: TypeAlias = PyTree | Callable[[PyTree], PyTree] | None
+"""Which leaves: a tree of booleans, of which one may stand for a subtree, or a function from the parameters to one."""
 
 
 class WeightDecaySchedule(NamedTuple):
@@ -22,9 +36,7 @@ class WeightDecaySchedule(NamedTuple):
     """int32, 0-dim"""
 
 
-def add_decayed_weights(
-    weight_decay: ScalarOrSchedule = 0.0, mask: PyTree | Callable[[PyTree], PyTree] | None = None
-) -> GradientTransformation:
+def add_decayed_weights(weight_decay: ScalarOrSchedule = 0.0, mask: MaskOrFn = None) -> GradientTransformation:
     r"""Add the parameters to the updates, $u \leftarrow u + \lambda \theta$ (Loshchilov and Hutter, arXiv:1711.05101).
 
     `weight_decay` may be a schedule. `mask` is a tree of booleans like the parameters (or a prefix of it), or a
@@ -62,3 +74,35 @@ def _decayed(updates: PyTree, params: PyTree, decay: Scalar) -> PyTree:
     ):
         return unflatten(treedef, fast.add(values, weights, number))
     return unflatten(treedef, [(u + decay * p).to(u.dtype) for u, p in zip(values, weights, strict=True)])
+
+
+def scale_by_param_block_norm(min_scale: Scalar = 1e-3) -> GradientTransformation:
+    r"""Multiply each leaf's update by the leaf's length, $u = g \max(\lVert \theta \rVert, c)$.
+
+    >>> rule = scale_by_param_block_norm()
+    >>> rule.update({"w": torch.tensor([1.0, 2.0])}, rule.init(None), {"w": torch.tensor([3.0, 4.0])})[0]
+    {'w': tensor([ 5., 10.])}
+    """
+    scalar(min_scale, "min_scale")
+
+    def update(updates: PyTree, params: PyTree) -> PyTree:
+        weights = needed(params, "scale_by_param_block_norm")
+        return each(lambda g, p: g * safe_norm(p, min_scale), updates, weights, alone=True)[0]
+
+    return stateless(update)
+
+
+def scale_by_param_block_rms(min_scale: Scalar = 1e-3) -> GradientTransformation:
+    r"""Multiply each leaf's update by the leaf's root mean square, or by `min_scale` where that is more.
+
+    >>> rule = scale_by_param_block_rms()
+    >>> rule.update({"w": torch.tensor([1.0, 2.0])}, rule.init(None), {"w": torch.tensor([3.0, -3.0])})[0]
+    {'w': tensor([3., 6.])}
+    """
+    scalar(min_scale, "min_scale")
+
+    def update(updates: PyTree, params: PyTree) -> PyTree:
+        weights = needed(params, "scale_by_param_block_rms")
+        return each(lambda g, p: g * safe_root_mean_squares(p, min_scale), updates, weights, alone=True)[0]
+
+    return stateless(update)

@@ -1,6 +1,5 @@
 """Transformations around transformations."""
 
-import hypothesis.strategies as st
 from cases import Case, Dtype
 
 ADAM = Case("adam", {"learning_rate": 0.1})
@@ -67,8 +66,6 @@ OPTIMIZERS = [
 LINKS = [
     Case("conditionally_transform", {"inner": TRACE, "should_transform_fn": Every(3)}),
     Case("apply_every", {"k": 3}),
-    Case("ema", {"decay": 0.9}, drawn={"decay": st.floats(0.0, 0.99)}),
-    Case("ema", {"decay": 0.5, "debias": False}),
     Case("freeze", {"mask": {"a": True, "b": {"c": False, "d": True}}}),
     Case("set_to_zero"),
 ]

@@ -8,8 +8,6 @@ from .accumulation import apply_every as apply_every
 from .accumulation import multi_steps as multi_steps
 from .accumulation import skip_large_updates as skip_large_updates
 from .accumulation import skip_not_finite as skip_not_finite
-from .averages import EmaState as EmaState
-from .averages import ema as ema
 from .averages import incremental_update as incremental_update
 from .averages import periodic_update as periodic_update
 from .conditions import ApplyIfFiniteState as ApplyIfFiniteState
@@ -32,7 +30,6 @@ from .masking import MaskedState as MaskedState
 from .masking import masked as masked
 from .measures import MonitorState as MonitorState
 from .measures import SnapshotState as SnapshotState
-from .measures import measure_with_ema as measure_with_ema
 from .measures import monitor as monitor
 from .measures import snapshot as snapshot
 from .partition import PartitionState as PartitionState

@@ -156,7 +156,9 @@ class MultiSteps(GradientTransformation):
                     f"should_skip_update_fn returned a {skip.dtype} of shape {tuple(skip.shape)}, where a bool 0-dim "
                     "tensor is needed: reduce over the leaves with .any() or .all()."
                 )
-            return choose(skip, lambda: (map(torch.zeros_like, updates), state._replace(skip_state=skip_state)), taken)
+            skipped = state._replace(skip_state=skip_state)
+            new, after = choose(skip, lambda: (map(torch.zeros_like, updates), skipped), taken)
+            return new, after
 
         return super().__new__(cls, init, update)
 

@@ -1,55 +1,14 @@
-"""Running means: of updates, and of parameters."""
-
-from typing import Any, NamedTuple
+"""Parameters that follow others: averages over a run, and target networks."""
 
 import torch
 from torch import Tensor
 
 from ...tree import PyTree, flatten, unflatten
 from ...tree.mismatch import match
-from ..base import GradientTransformation
-from ..leafwise import each, moment_zeros, wide
-from ..values import Scalar, correction, decay_rate, increment, precise, scalar, zero_count
+from ..leafwise import wide
+from ..values import Scalar, scalar
 
-__all__ = ["EmaState", "ema", "incremental_update", "periodic_update"]
-
-
-class EmaState(NamedTuple):
-    """How many updates were made, and their running mean."""
-
-    count: Tensor  # type: ignore[assignment]  # Optax's name, which tuple.count has too
-    """int32, 0-dim"""
-    ema: PyTree
-    """like the parameters"""
-
-
-def ema(decay: Scalar, debias: bool = True, accumulator_dtype: torch.dtype | None = None) -> GradientTransformation:
-    r"""The running mean of the updates, $m_t = \beta m_{t-1} + (1 - \beta) g_t$.
-
-    With `debias` it is divided by $1 - \beta^t$, which makes up for the zeros that it began with.
-
-    >>> rule = ema(0.9)
-    >>> state = rule.init({"w": torch.ones(1)})
-    >>> rule.update({"w": torch.tensor([2.0])}, state)[0]
-    {'w': tensor([2.])}
-    """
-    decay_rate(decay, "decay")
-
-    def init(params: PyTree) -> EmaState:
-        return EmaState(count=zero_count(params), ema=moment_zeros(params, accumulator_dtype))
-
-    def update(updates: PyTree, state: EmaState, params: PyTree = None, **extra: Any) -> tuple[PyTree, EmaState]:
-        count = increment(state.count)
-        short = correction(decay, count, precise(state.ema)) if debias else 1.0
-
-        def leaf(g: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
-            m = decay * m + (1 - decay) * g
-            return m / short, m
-
-        moved, mean = each(leaf, updates, ema=state.ema)
-        return moved, EmaState(count=count, ema=mean)
-
-    return GradientTransformation(init, update)
+__all__ = ["incremental_update", "periodic_update"]
 
 
 def incremental_update(new_tensors: PyTree, old_tensors: PyTree, step_size: Scalar) -> PyTree:

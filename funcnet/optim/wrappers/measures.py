@@ -6,11 +6,9 @@ from typing import Any, NamedTuple
 import torch
 
 from ...tree import PyTree, map
-from ..base import GradientTransformation, chain, stateless, with_extra_args_support
-from ..values import Scalar
-from .averages import ema
+from ..base import GradientTransformation, stateless, with_extra_args_support
 
-__all__ = ["MonitorState", "SnapshotState", "measure_with_ema", "monitor", "snapshot"]
+__all__ = ["MonitorState", "SnapshotState", "monitor", "snapshot"]
 
 
 class SnapshotState(NamedTuple):
@@ -55,6 +53,7 @@ def monitor(
     A measure is a function of the updates, or a transformation of them such as `measure_with_ema` makes. Before the
     first update there are zeros in their places, so that the state keeps its structure.
 
+    >>> from funcnet.optim import measure_with_ema
     >>> from funcnet.tree import global_norm
     >>> rule = monitor({"norm": global_norm, "often": measure_with_ema(lambda u: global_norm(u) > 1.0, 0.9)})
     >>> params = {"w": torch.tensor([3.0, 4.0])}
@@ -87,25 +86,3 @@ def _measuring(measure: GradientTransformation | Callable[[PyTree], PyTree]) -> 
     if callable(measure):
         return stateless(lambda updates, params: measure(updates))
     return with_extra_args_support(measure)
-
-
-def measure_with_ema(
-    measure: Callable[[PyTree], PyTree],
-    decay: Scalar,
-    debias: bool = True,
-    accumulator_dtype: torch.dtype | None = None,
-) -> GradientTransformation:
-    """A running mean of `measure(updates)`, for `monitor`: see `ema`. Truth values count as 0 and 1.
-
-    >>> rule = measure_with_ema(lambda updates: updates["w"].sum(), 0.5, debias=False)
-    >>> params = {"w": torch.tensor([3.0, 1.0])}
-    >>> rule.update(params, rule.init(params))[0]
-    tensor(2.)
-    """
-
-    def measured(updates: PyTree, params: PyTree) -> PyTree:
-        return map(lambda t: t if t.is_floating_point() else t.float(), measure(updates))
-
-    first, mean = stateless(measured), ema(decay, debias, accumulator_dtype)
-    both = chain(first, mean)
-    return GradientTransformation(lambda params: (first.init(params), mean.init(measured(params, params))), both.update)
