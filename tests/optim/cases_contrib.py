@@ -13,18 +13,15 @@ FREE = "it seeks its own learning rate, from far below, for longer than the cont
 
 
 class Contrib(Case):
-    """A case of the room; one whose arguments are cases builds these first, and gives them the learning rate."""
+    """A case of the room, or of the top level; a wrapper's learning rate is that of what it wraps."""
 
     def build(self, library, **overrides):
-        home = library.contrib if hasattr(library.contrib, self.name) else library
-        kwargs = self.kwargs | overrides
-        if self.schedule and "learning_rate" not in overrides:
-            kwargs["learning_rate"] = getattr(library, self.schedule[0])(**self.schedule[1])
-        inner = {k: v for k, v in kwargs.items() if isinstance(v, Case)}
-        passed = {}
-        if inner and not self.schedule and "learning_rate" not in self.kwargs and "learning_rate" in kwargs:
-            passed = {"learning_rate": kwargs.pop("learning_rate")}
-        return getattr(home, self.name)(**kwargs | {k: v.build(library, **passed) for k, v in inner.items()})
+        if not self.schedule and "learning_rate" not in self.kwargs and "learning_rate" in overrides:
+            rate = {"learning_rate": overrides.pop("learning_rate")}
+            inner = {k: v for k, v in self.kwargs.items() if isinstance(v, Case)}
+            overrides |= {k: v._replace(kwargs=v.kwargs | rate) for k, v in inner.items()}
+        room = "contrib" if hasattr(library.contrib, self.name) else ""
+        return Case.build(self._replace(room=room), library, **overrides)
 
 
 SGD = Contrib("sgd", {"learning_rate": 0.1})

@@ -17,6 +17,7 @@ from ..base import (
 )
 from ..leafwise import copied, each
 from ..values import zero_count
+from ..wrappers.choice import choose
 
 __all__ = ["NormalizeState", "SAMState", "normalize", "sam"]
 
@@ -112,16 +113,19 @@ def sam(
     def transparent(updates: PyTree, state: SAMState, params: PyTree = None, **extra: Any) -> tuple[PyTree, SAMState]:
         weights = needed(params, "sam")
         first, last = state.steps_since_sync == 0, state.steps_since_sync == sync_period - 1
-        climb, adv_state = climbed(updates, state.adv_state, weights, extra)
-        step, opt_state = down.update(updates, state.opt_state, state.cache, **extra)
-        back, _ = each(lambda u, c, p: (c - p + u, c), step, weights, cache=state.cache)
         _, cache = each(lambda p, c: (p, torch.where(first, p, c)), weights, cache=state.cache)
-        return _chosen(last, back, climb), SAMState(
-            steps_since_sync=(state.steps_since_sync + 1) % sync_period,
-            opt_state=_chosen(last, opt_state, state.opt_state),
-            adv_state=_chosen(last, up.init(weights) if reset_state else state.adv_state, adv_state),
-            cache=cache,
-        )
+
+        def climbing() -> tuple[PyTree, Any, Any]:
+            climb, adv_state = climbed(updates, state.adv_state, weights, extra)
+            return climb, state.opt_state, adv_state
+
+        def descending() -> tuple[PyTree, Any, Any]:
+            step, opt_state = down.update(updates, state.opt_state, state.cache, **extra)
+            back, _ = each(lambda u, c, p: (c - p + u, c), step, weights, cache=state.cache)
+            return back, opt_state, up.init(weights) if reset_state else state.adv_state
+
+        moved, opt_state, adv_state = choose(last, descending, climbing)
+        return moved, SAMState((state.steps_since_sync + 1) % sync_period, opt_state, adv_state, cache)
 
     def opaque(updates: PyTree, state: SAMState, params: PyTree = None, **extra: Any) -> tuple[PyTree, SAMState]:
         weights = needed(params, "sam")
@@ -140,7 +144,3 @@ def sam(
         )
 
     return GradientTransformation(init, opaque if opaque_mode else transparent)
-
-
-def _chosen(condition: Tensor, yes: PyTree, no: PyTree) -> PyTree:
-    return map(lambda a, b: torch.where(condition, a, b), yes, no)
