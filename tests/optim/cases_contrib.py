@@ -24,6 +24,8 @@ class Contrib(Case):
         return Case.build(self._replace(room=room), library, **overrides)
 
 
+TURNED = Contrib("MuonDimensionNumbers", {"reduction_axis": 1, "output_axis": 0})
+SMOOTH = {"learning_rate": Case("cosine_decay_schedule", {"init_value": 0.1, "decay_steps": 300})}
 SGD = Contrib("sgd", {"learning_rate": 0.1})
 
 OPTIMIZERS = [
@@ -84,6 +86,19 @@ OPTIMIZERS = [
     ),
     Contrib(
         "momo_adam", {"adapt_lower_bound": True, "eps": 1e-3}, COSINE, extra=("value",), tuned={"learning_rate": 0.02}
+    ),
+    Contrib("muon", {"learning_rate": 0.1}, tuned=SMOOTH, drawn={"learning_rate": RATE, "beta": DECAY}),
+    Contrib(
+        "muon",
+        {"learning_rate": 0.1, "ns_coeffs": "dion", "nesterov": False, "weight_decay": 0.1, "consistent_rms": 0.2},
+    ),
+    Contrib("muon", {"learning_rate": 0.1, "adaptive": True, "preconditioning": "aol", "ns_steps": 3}, tuned=SMOOTH),
+    Contrib("muon", {"learning_rate": 0.1, "preconditioning": "spectral", "adam_weight_decay": 0.1}, tuned=SMOOTH),
+    Contrib("muon", {"preconditioning": "schatten", "adam_learning_rate": 0.1}, COSINE),
+    Contrib(
+        "muon",
+        {"learning_rate": 0.1, "muon_weight_dimension_numbers": {"a": TURNED, "b": None}},
+        tuned=SMOOTH | {"muon_weight_dimension_numbers": None},
     ),
     Contrib("prodigy", {"learning_rate": 1.0}, tuned={"estim_lr0": 1e-2}, drawn={"learning_rate": RATE}),
     Contrib(

@@ -32,6 +32,10 @@ from .momo import MomoAdamState as MomoAdamState
 from .momo import MomoState as MomoState
 from .momo import momo as momo
 from .momo import momo_adam as momo_adam
+from .muon import MuonDimensionNumbers as MuonDimensionNumbers
+from .muon import MuonState as MuonState
+from .muon import muon as muon
+from .muon import scale_by_muon as scale_by_muon
 from .privacy import DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState
 from .privacy import differentially_private_aggregate as differentially_private_aggregate
 from .privacy import dpsgd as dpsgd
