@@ -56,6 +56,9 @@ from .schedule_free import schedule_free as schedule_free
 from .schedule_free import schedule_free_adamw as schedule_free_adamw
 from .schedule_free import schedule_free_eval_params as schedule_free_eval_params
 from .schedule_free import schedule_free_sgd as schedule_free_sgd
+from .soap import ScaleBySoapState as ScaleBySoapState
+from .soap import scale_by_soap as scale_by_soap
+from .soap import soap as soap
 from .sophia import HutchinsonState as HutchinsonState
 from .sophia import SophiaState as SophiaState
 from .sophia import hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian
