@@ -12,9 +12,8 @@ from . import fast
 from .many import Many
 from .values import Scalar, correction, increment
 
-_SMALL = (
-    1 << 16
-)  # elements: above, temporaries of the whole tree cost more memory than launching them singly costs time
+# Elements in a leaf: above, temporaries of the whole tree cost more memory than launching them singly costs time.
+_SMALL = 1 << 16
 
 
 def each(

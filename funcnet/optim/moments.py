@@ -77,9 +77,13 @@ def measure_with_ema(
     >>> lengths.update({"w": torch.tensor([3.0, 4.0])}, lengths.init(params), params)[0]
     tensor(5.)
     """
+
+    def measured(updates: PyTree) -> PyTree:
+        return map(lambda t: t if t.is_floating_point() else t.float(), measure(updates))  # truth values, and counts
+
     mean = ema(decay, debias, accumulator_dtype)
-    started = mean._replace(init=lambda params: mean.init(measure(params)))
-    return chain(stateless(lambda updates, params: measure(updates)), started)
+    started = mean._replace(init=lambda params: mean.init(measured(params)))
+    return chain(stateless(lambda updates, params: measured(updates)), started)
 
 
 def bias_correction(moment: PyTree, decay: Scalar, count: int | Tensor) -> PyTree:

@@ -3,12 +3,13 @@
 from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
+import torch
 
 COSINE = ("cosine_decay_schedule", {"init_value": 0.1, "decay_steps": 7, "alpha": 0.1})
 
 
 class Case(NamedTuple):
-    """One call of a factory that both libraries have.
+    """One call of a factory that both libraries have; arguments may be cases as well.
 
     `drawn` holds strategies for keyword arguments that the comparison on random trees draws; `extra` names keywords
     that `update` needs ("value": the loss); `tuned` overrides arguments where it has to converge; `without` says which
@@ -26,16 +27,37 @@ class Case(NamedTuple):
     rtol: float = 1e-9  # of optax's values in float64
 
     def __str__(self):
-        text = ", ".join(f"{k}={v}" for k, v in self.kwargs.items())
+        text = ", ".join(f"{k}={v!s}" for k, v in self.kwargs.items())
         return f"{self.name}({text}{', ' + self.schedule[0] if self.schedule else ''})"
 
     def build(self, library, **overrides):
         kwargs = self.kwargs | overrides
         if self.schedule and "learning_rate" not in overrides:
             kwargs["learning_rate"] = getattr(library, self.schedule[0])(**self.schedule[1])
+        kwargs = {k: built(v, library) for k, v in kwargs.items()}
         home = getattr(library, self.room) if self.room else library
         return getattr(home, self.name)(**kwargs)
 
     def keywords(self, step):
         """What `update` is given beside its trees at a step."""
         return {"value": 1.5 / (1 + step)} if "value" in self.extra else {}
+
+
+class Dtype(NamedTuple):
+    """A dtype in the words of either library."""
+
+    name: str
+
+    def __str__(self):
+        return self.name
+
+
+def built(value, library):
+    """An argument, with the cases and dtypes in it built."""
+    if isinstance(value, Case):
+        return value.build(library)
+    if isinstance(value, Dtype):
+        return getattr(torch, value.name) if library.__name__.startswith("funcnet") else value.name
+    if isinstance(value, dict):
+        return {k: built(v, library) for k, v in value.items()}
+    return value

@@ -32,9 +32,14 @@ def problem():
 def run(case, library, params, gradients, **overrides):
     """The updates of every step, each applied to the parameters."""
     rule = case.build(library, **overrides)
+    update = rule.update
+    if library.__name__ == "optax":
+        import jax
+
+        update = jax.jit(update)  # else optax's conditions would be compiled anew at every step
     state, seen = rule.init(params), []
     for step, gradient in enumerate(gradients):
-        updates, state = rule.update(gradient, state, params, **case.keywords(step))
+        updates, state = update(gradient, state, params, **case.keywords(step))
         params = library.apply_updates(params, updates)
         seen.append(updates)
     return seen

@@ -3,8 +3,9 @@
 import cases_first
 import cases_moments
 import cases_schedules
+import cases_wrappers
 
-ROOMS = {"first": cases_first, "moments": cases_moments}
+ROOMS = {"first": cases_first, "moments": cases_moments, "wrappers": cases_wrappers}
 OPTIMIZERS = [case for room in ROOMS.values() for case in room.OPTIMIZERS]
 LINKS = [case for room in ROOMS.values() for case in room.LINKS]
 SCHEDULES = cases_schedules.SCHEDULES

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from funcnet import optim, tree
 
@@ -91,9 +91,10 @@ def compare_on_random_trees(optax, case, data, dtype, rtol):
             )
 
 
-# A mask is made for one tree.
-GENERAL = [case for case in OPTIMIZERS + LINKS if not any("mask" in key for key in case.kwargs)]
-drawing = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+# Masks and labels are made for one tree.
+GENERAL = [case for case in OPTIMIZERS + LINKS if not any("mask" in k or "labels" in k for k in case.kwargs)]
+# A seed does not shrink.
+drawing = {"phases": [Phase.generate], "deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 
 
 @settings(max_examples=2, **drawing)

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from ...tree import PyTree, flatten, unflatten
+from ...tree import PyTree, flatten, structure, unflatten
 from ...tree.mismatch import match
 from ..base import GradientTransformation, with_extra_args_support
 
@@ -27,6 +27,7 @@ def masked(
     mask: PyTree | Callable[[PyTree], PyTree],
     *,
     outside: Literal["unchanged", "zero"],
+    mask_compatible_extra_args: bool = False,
 ) -> GradientTransformation:
     """Apply a transformation to the leaves at True; the updates of the others stay as they are, or become zero.
 
@@ -39,6 +40,8 @@ def masked(
         mask: a tree of booleans like the parameters, in which a boolean may also stand for a whole subtree, or a
             function from a tree to such a mask.
         outside: what becomes of the updates at False.
+        mask_compatible_extra_args: whether `inner` sees further keywords that are trees like the updates (a Hessian's
+            diagonal) without the leaves at False, too.
 
     Raises:
         ValueError: the mask has another structure, or `outside` is neither word.
@@ -65,7 +68,8 @@ def masked(
         weights = params
         if params is not None:
             weights = taken(unflatten(treedef, match(params, updates, "params", "updates")), keep)
-        new, inner_state = link.update(taken(updates, keep), state.inner_state, weights, **extra)
+        own = taken_extra(extra, updates, keep) if mask_compatible_extra_args else extra
+        new, inner_state = link.update(taken(updates, keep), state.inner_state, weights, **own)
         changed = iter(flatten(new)[0])
         merged = [
             next(changed) if kept else value if outside == "unchanged" else torch.zeros_like(value)
@@ -78,8 +82,13 @@ def masked(
 
 def chosen(mask: PyTree | Callable[[PyTree], PyTree], tree: PyTree) -> list[bool]:
     """The mask's boolean for every leaf of a tree, in the order of its leaves."""
-    found: list[bool] = []
-    _expand(mask(tree) if callable(mask) else mask, tree, "", found)
+    return spread(mask(tree) if callable(mask) else mask, tree, bool, "mask")
+
+
+def spread(prefix: PyTree, tree: PyTree, kind: type, what: str) -> list[Any]:
+    """For every leaf of a tree, what stands at its place or above it in a tree of values of some kind."""
+    found: list[Any] = []
+    _expand(prefix, tree, "", kind, what, found)
     return found
 
 
@@ -89,25 +98,31 @@ def taken(tree: PyTree, keep: list[bool]) -> PyTree:
     return unflatten(treedef, [value if kept else MaskedNode() for kept, value in zip(keep, values, strict=True)])
 
 
-def _expand(mask: PyTree, tree: PyTree, path: str, found: list[bool]) -> None:
-    """The mask's boolean for every leaf of the tree, in the order of its leaves."""
-    if isinstance(mask, bool):
-        found.extend([mask] * len(flatten(tree)[0]))
+def taken_extra(extra: dict[str, Any], updates: PyTree, keep: list[bool]) -> dict[str, Any]:
+    """Further keywords of `update`, those that are trees like the updates without the leaves that are not kept."""
+    like = structure(updates)
+    return {name: taken(value, keep) if structure(value) == like else value for name, value in extra.items()}
+
+
+def _expand(prefix: PyTree, tree: PyTree, path: str, kind: type, what: str, found: list[Any]) -> None:
+    if isinstance(prefix, kind):
+        found.extend([prefix] * len(flatten(tree)[0]))
         return
-    if isinstance(mask, dict) and isinstance(tree, dict) and mask.keys() == tree.keys():
+    if isinstance(prefix, dict) and isinstance(tree, dict) and prefix.keys() == tree.keys():
         for key, child in tree.items():
-            _expand(mask[key], child, f"{path}.{key}" if path else str(key), found)
+            _expand(prefix[key], child, f"{path}.{key}" if path else str(key), kind, what, found)
         return
-    if isinstance(mask, list | tuple) and isinstance(tree, list | tuple) and len(mask) == len(tree):
-        for i, (one, child) in enumerate(zip(mask, tree, strict=True)):
-            _expand(one, child, f"{path}.{i}" if path else str(i), found)
+    if isinstance(prefix, list | tuple) and isinstance(tree, list | tuple) and len(prefix) == len(tree):
+        for i, (one, child) in enumerate(zip(prefix, tree, strict=True)):
+            _expand(one, child, f"{path}.{i}" if path else str(i), kind, what, found)
         return
-    if mask is None and tree is None:
+    if prefix is None and tree is None:
         return
     where = repr(path) if path else "its root"
     raise ValueError(
-        f"The mask does not fit the parameters at {where}: it has {_described(mask)}, they have {_described(tree)}. "
-        "Make it from the parameters: tree.map(lambda p: p.ndim > 1, params), or one boolean for a whole subtree."
+        f"The {what} does not fit the parameters at {where}: it has {_described(prefix)}, they have "
+        f"{_described(tree)}. Make it from the parameters: tree.map(lambda p: p.ndim > 1, params), or one "
+        f"{kind.__name__} for a whole subtree."
     )
 
 
