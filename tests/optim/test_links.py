@@ -269,6 +269,39 @@ def test_fromage_keeps_the_papers_step():
     torch.testing.assert_close(moved["w"], (w - 0.3 * g * w.norm() / g.norm()) / math.sqrt(1 + 0.3**2))
 
 
+@pytest.mark.parametrize("name", ["lamb", "lars", "fromage"])
+def test_trust_ratios_fit_a_line(name):
+    inputs, want = draw(0, 40, 5), {"w": draw(1, 5)}
+    rule = getattr(optim, name)(optim.cosine_decay_schedule({"lars": 30.0}.get(name, 0.1), 400))
+
+    def loss(params):
+        return (inputs @ (params["w"] - want["w"])).square().mean()
+
+    params = {"w": draw(2, 5)}
+    first, state = loss(params), rule.init(params)
+    for _ in range(400):
+        params, state = optim.advance(rule, grad(loss)(params), state, params)
+    assert loss(params) < 1e-3 * first
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        optim.adafactor(0.1, 2, momentum=0.9, dtype_momentum=DOUBLE),
+        optim.scale_by_distance_over_gradients(0.1, param_dtype=DOUBLE),
+    ],
+    ids=["adafactor", "distance"],
+)
+def test_slopes_of_what_keeps_float32_by_default(rule):
+    start, unravel = tree.ravel((example(1, DOUBLE), example(dtype=DOUBLE)))
+
+    def moved(v):
+        gradient, params = unravel(v)
+        return tree.ravel(steps(rule, params, [gradient, tree.map(lambda g: 2 * g, gradient)])[0])[0]
+
+    torch.autograd.gradcheck(moved, (start.requires_grad_(),))
+
+
 def test_trust_ratio_leaves_alone_what_has_no_length():
     rule, zero, one = optim.scale_by_trust_ratio(), torch.zeros(2), torch.ones(2)
     updates, _ = rule.update({"w": one, "v": zero}, rule.init(None), {"w": zero, "v": one})
