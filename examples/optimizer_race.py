@@ -51,7 +51,7 @@ def draw(downhill: dict[str, Any], digits: dict[str, Any], path: Path) -> None:
             best = int(losses[:, -1].nan_to_num(torch.inf).argmin())
             line = way[best].T if axes is ground else (losses[best],)
             axes.plot(*line, f"C{n}", ls="-" if n < 5 else "--", label=f"{name}, {rate * FACTORS[best]:.3g}")
-    ground.set(title="down x² + 10 y²", xlabel="x", ylabel="y", xlim=(-4.5, 2), ylim=(-2, 2))
+    ground.set(title="down x² + 10 y²", xlabel="x", ylabel="y")
     curves.set(title="the digits", xlabel="step", ylabel="cross-entropy (nats)", yscale="log")
     ground.legend(title="rate", fontsize=8, loc="lower left"), curves.legend(title="rate", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path, default=Path("race.png"))
-    args = parser.parse_args(argv)
-    images, labels = map(torch.as_tensor, load_digits(return_X_y=True))
+    args, (images, labels) = parser.parse_args(argv), map(torch.as_tensor, load_digits(return_X_y=True))
     model = Model(lambda: nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)))
     params, state = model.init(random.key(0))
     loss = lambda p: F.cross_entropy(model.apply(p, state, images.float() / 16)[0], labels)  # noqa: E731

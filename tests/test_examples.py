@@ -109,6 +109,7 @@ def test_mnist_itself_reaches_98_percent(options, tmp_path):
     assert example("mnist_mlp").main(arguments) == 0
 
 
+@pytest.mark.slow
 def test_the_race_draws_forty_runs(tmp_path, capsys, monkeypatch):
     out, race = tmp_path / "deep" / "race.png", example("optimizer_race")
     monkeypatch.setattr(race, "jit", partial(jit, backend="aot_eager"))
