@@ -7,6 +7,7 @@ them, `schedules` the functions of the step count. Then a file per family, in th
 """
 
 from . import contrib as contrib
+from . import schedules as schedules
 from .adam import ScaleByAdamState as ScaleByAdamState
 from .adam import adam as adam
 from .adam import adamw as adamw
@@ -34,11 +35,35 @@ from .scaling import ScaleByScheduleState as ScaleByScheduleState
 from .scaling import scale as scale
 from .scaling import scale_by_learning_rate as scale_by_learning_rate
 from .scaling import scale_by_schedule as scale_by_schedule
+from .schedules import constant_lr as constant_lr
 from .schedules import constant_schedule as constant_schedule
+from .schedules import cosine_annealing_lr as cosine_annealing_lr
+from .schedules import cosine_annealing_warm_restarts as cosine_annealing_warm_restarts
 from .schedules import cosine_decay_schedule as cosine_decay_schedule
+from .schedules import cosine_onecycle_schedule as cosine_onecycle_schedule
+from .schedules import cyclic_lr as cyclic_lr
+from .schedules import exponential_decay as exponential_decay
+from .schedules import exponential_lr as exponential_lr
 from .schedules import join_schedules as join_schedules
+from .schedules import lambda_lr as lambda_lr
+from .schedules import linear_lr as linear_lr
+from .schedules import linear_onecycle_schedule as linear_onecycle_schedule
 from .schedules import linear_schedule as linear_schedule
+from .schedules import multi_step_lr as multi_step_lr
+from .schedules import multiplicative_lr as multiplicative_lr
+from .schedules import one_cycle_lr as one_cycle_lr
+from .schedules import piecewise_constant_schedule as piecewise_constant_schedule
+from .schedules import piecewise_interpolate_schedule as piecewise_interpolate_schedule
+from .schedules import plot_schedule as plot_schedule
+from .schedules import polynomial_lr as polynomial_lr
+from .schedules import polynomial_schedule as polynomial_schedule
+from .schedules import sequential_lr as sequential_lr
+from .schedules import sgdr_schedule as sgdr_schedule
+from .schedules import step_lr as step_lr
+from .schedules import warmup_constant_schedule as warmup_constant_schedule
 from .schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
+from .schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
+from .schedules import warmup_stable_decay_schedule as warmup_stable_decay_schedule
 from .sgd import TraceState as TraceState
 from .sgd import sgd as sgd
 from .sgd import trace as trace
