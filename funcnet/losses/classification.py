@@ -199,4 +199,4 @@ def smooth_labels(labels: Tensor, alpha: float | Tensor, *, axis: Axis = -1, whe
     if where is None:
         return (1 - alpha) * labels + alpha / rows(labels, axis).shape[-1]
     check("smooth_labels", labels, where=where)
-    return (1 - alpha) * labels + alpha / where.sum(axes, keepdim=True)
+    return (1 - alpha) * labels + alpha / where.sum(axes, keepdim=True).to(labels.dtype)

@@ -40,7 +40,8 @@ def ctc_loss_with_forward_probs(
 
     Returns:
         `(loss, log_blank, log_label)`: the loss `(...)`, and the logarithms `(T, ..., N + 1)` and `(T, ..., N)`. As in
-        optax they are those before the merge of a label with the blank after it, but in the last frame.
+        optax they are those before the merge of a label with the blank after it, but in the last frame. All are
+        float32 for half-precision logits.
 
     Raises:
         ValueError: the shapes do not fit together.
@@ -64,21 +65,23 @@ def ctc_loss_with_forward_probs(
                 f"{tuple(wanted)}: logits (..., T, K), logit_paddings (..., T), labels and label_paddings (..., N)."
             )
     batch, frames, many = logits.shape[:-2], logits.shape[-2], labels.shape[-1]
-    logs, labels = F.log_softmax(logits, -1), labels.long()
+    # In half precision the sums over frames, and log_epsilon itself, would be lost.
+    logs = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
+    labels = labels.long()
     repeats = F.pad((labels[..., :-1] == labels[..., 1:]).to(logs.dtype), (0, min(1, many)))
     emitted = logs.gather(-1, labels[..., None, :].expand(*batch, frames, many)).movedim(-2, 0)
     blanks = logs[..., blank_id].movedim(-1, 0)[..., None]
     padded = logit_paddings.to(logs.dtype).movedim(-1, 0)[..., None]
 
     def merged(blank: Tensor, added: Tensor) -> Tensor:
-        return torch.cat([blank[..., :1], torch.logaddexp(blank[..., 1:], added)], -1)
+        return torch.cat([blank[..., :1], _log_add(blank[..., 1:], added)], -1)
 
     def step(carry: tuple[Tensor, Tensor], frame: tuple[Tensor, Tensor, Tensor]) -> tuple[tuple[Tensor, Tensor], Any]:
         before, label = carry
         emits, empty, pad = frame
         # From label to label without a blank between, unless they are the same.
         blank = merged(before, label + log_epsilon * repeats)
-        new_label = torch.logaddexp(blank[..., :-1] + emits, label + emits)
+        new_label = _log_add(blank[..., :-1] + emits, label + emits)
         new_blank = merged(blank + empty, label + empty + log_epsilon * (1 - repeats))
         after = (pad * before + (1 - pad) * new_blank, pad * label + (1 - pad) * new_label)
         return after, after
@@ -109,7 +112,11 @@ def ctc_loss(
     >>> ctc_loss(torch.zeros(1, 3, 2), torch.zeros(1, 3), torch.tensor([[1]]), torch.zeros(1, 1))
     tensor([0.2877])
     """
-    rest = {"blank_id": blank_id, "log_epsilon": log_epsilon}
     return ctc_loss_with_forward_probs(
         logits, logit_paddings, labels, label_paddings, blank_id=blank_id, log_epsilon=log_epsilon
     )[0]
+
+
+def _log_add(a: Tensor, b: Tensor) -> Tensor:
+    """`torch.logaddexp`, whose second derivatives are NaN where the two are far apart."""
+    return torch.stack([a, b]).logsumexp(0)

@@ -27,7 +27,9 @@ from ..losses import softmax_cross_entropy as softmax_cross_entropy
 from ..losses import softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels
 from ..losses import squared_error as squared_error
 from . import contrib as contrib
+from . import projections as projections
 from . import schedules as schedules
+from . import second_order as second_order
 from .adam import ScaleByAdamState as ScaleByAdamState
 from .adam import adam as adam
 from .adam import adamw as adamw
