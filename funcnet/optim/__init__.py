@@ -27,6 +27,7 @@ from ..losses import softmax_cross_entropy as softmax_cross_entropy
 from ..losses import softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels
 from ..losses import squared_error as squared_error
 from . import contrib as contrib
+from . import perturbations as perturbations
 from . import projections as projections
 from . import schedules as schedules
 from . import second_order as second_order
