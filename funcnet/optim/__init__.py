@@ -26,6 +26,7 @@ from ..losses import smooth_labels as smooth_labels
 from ..losses import softmax_cross_entropy as softmax_cross_entropy
 from ..losses import softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels
 from ..losses import squared_error as squared_error
+from . import assignment as assignment
 from . import contrib as contrib
 from . import perturbations as perturbations
 from . import projections as projections
