@@ -20,10 +20,11 @@ def check_floating(rule: str, **values: Tensor) -> None:
             raise TypeError(f"{rule} got {name} that is {kind}, and needs a floating tensor: write {name}.float().")
 
 
-def check(rule: str, first: Tensor, **others: Tensor) -> None:
+def check(rule: str, **values: Tensor) -> None:
     """Raise `TypeError` unless the first is a floating tensor, `ValueError` unless all have its shape."""
-    check_floating(rule, **{"an argument": first})
-    for name, other in others.items():
+    (name, first), *others = values.items()
+    check_floating(rule, **{name: first})
+    for name, other in others:
         if other.shape != first.shape:
             raise ValueError(
                 f"{rule} got {name} of shape {tuple(other.shape)} for {tuple(first.shape)}: the shapes must be equal, "

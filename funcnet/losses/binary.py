@@ -26,7 +26,7 @@ def sigmoid_binary_cross_entropy(logits: Tensor, labels: Tensor, *, pos_weight: 
     >>> sigmoid_binary_cross_entropy(torch.tensor([0.0, 1000.0]), torch.tensor([1, 0]))
     tensor([6.9315e-01, 1.0000e+03])
     """
-    check("sigmoid_binary_cross_entropy", logits, labels=labels)
+    check("sigmoid_binary_cross_entropy", logits=logits, labels=labels)
     if pos_weight is not None:
         pos_weight = torch.as_tensor(pos_weight, dtype=logits.dtype, device=logits.device)
         if pos_weight.ndim and pos_weight.shape != logits.shape[-1:]:
@@ -46,7 +46,7 @@ def binary_cross_entropy(predictions: Tensor, labels: Tensor) -> Tensor:
     >>> binary_cross_entropy(torch.tensor([0.5, 0.0]), torch.tensor([1.0, 1.0]))
     tensor([  0.6931, 100.0000])
     """
-    check("binary_cross_entropy", predictions, labels=labels)
+    check("binary_cross_entropy", predictions=predictions, labels=labels)
     return F.binary_cross_entropy(predictions, labels.to(predictions.dtype), reduction="none")
 
 
@@ -61,7 +61,7 @@ def sigmoid_focal_loss(
     >>> sigmoid_focal_loss(torch.tensor([0.0, 5.0]), torch.tensor([1, 1]))
     tensor([1.7329e-01, 3.0081e-07])
     """
-    check("sigmoid_focal_loss", logits, labels=labels)
+    check("sigmoid_focal_loss", logits=logits, labels=labels)
     labels = labels.to(logits.dtype)
     loss = sigmoid_binary_cross_entropy(logits, labels)
     # log((1 - y) p + y (1 - p)), with what has no weight left out, so that its exponential cannot overflow.
@@ -81,7 +81,7 @@ def hinge_loss(predictor_outputs: Tensor, targets: Tensor) -> Tensor:
     >>> hinge_loss(torch.tensor([0.5, 2.0]), torch.tensor([1.0, -1.0]))
     tensor([0.5000, 3.0000])
     """
-    check("hinge_loss", predictor_outputs, targets=targets)
+    check("hinge_loss", predictor_outputs=predictor_outputs, targets=targets)
     return torch.relu(1 - predictor_outputs * targets)
 
 
@@ -91,7 +91,7 @@ def perceptron_loss(predictor_outputs: Tensor, targets: Tensor) -> Tensor:
     >>> perceptron_loss(torch.tensor([0.5, 2.0]), torch.tensor([1.0, -1.0]))
     tensor([0., 2.])
     """
-    check("perceptron_loss", predictor_outputs, targets=targets)
+    check("perceptron_loss", predictor_outputs=predictor_outputs, targets=targets)
     return torch.relu(-predictor_outputs * targets)
 
 
@@ -101,7 +101,7 @@ def soft_margin_loss(predictor_outputs: Tensor, targets: Tensor) -> Tensor:
     >>> soft_margin_loss(torch.tensor([0.0, 1000.0]), torch.tensor([1.0, -1.0]))
     tensor([6.9315e-01, 1.0000e+03])
     """
-    check("soft_margin_loss", predictor_outputs, targets=targets)
+    check("soft_margin_loss", predictor_outputs=predictor_outputs, targets=targets)
     return F.softplus(-predictor_outputs * targets, threshold=40)
 
 
@@ -113,6 +113,6 @@ def sparsemax_loss(logits: Tensor, labels: Tensor) -> Tensor:
     >>> sparsemax_loss(torch.tensor([0.0, 2.0, 2.0]), torch.tensor([1, 1, 0]))
     tensor([0.2500, 0.0000, 2.0000])
     """
-    check("sparsemax_loss", logits, labels=labels)
+    check("sparsemax_loss", logits=logits, labels=labels)
     wrong = torch.where(labels != 0, -logits, logits)
     return torch.where(wrong >= 1, wrong, (wrong.clamp(-1, 1) + 1) ** 2 / 4)

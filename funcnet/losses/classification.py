@@ -33,7 +33,7 @@ def softmax_cross_entropy(logits: Tensor, labels: Tensor, axis: Axis = -1, where
     >>> softmax_cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]]))
     tensor([0.1269])
     """
-    check("softmax_cross_entropy", logits, labels=labels)
+    check("softmax_cross_entropy", logits=logits, labels=labels)
     mask = elements("softmax_cross_entropy", where, logits, axis)
     return -total(rows(labels, axis) * log_probabilities(rows(logits, axis), mask), mask)
 
@@ -71,7 +71,7 @@ def safe_softmax_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     >>> safe_softmax_cross_entropy(torch.tensor([0.0, 0.0, -torch.inf]), torch.tensor([1.0, 0.0, 0.0]))
     tensor(0.6931)
     """
-    check("safe_softmax_cross_entropy", logits, labels=labels)
+    check("safe_softmax_cross_entropy", logits=logits, labels=labels)
     logs = F.log_softmax(logits, -1)
     return -(labels * torch.where((labels == 0) & (logs == -torch.inf), 0, logs)).sum(-1)
 
@@ -107,7 +107,7 @@ def cross_entropy(
     check_floating("cross_entropy", logits=logits)
     flat = rows(logits, axis)
     if labels.is_floating_point():
-        check("cross_entropy", logits, labels=labels)
+        check("cross_entropy", logits=logits, labels=labels)
         labels = rows(labels, axis).reshape(-1, flat.shape[-1])
     elif labels.shape != flat.shape[:-1]:
         raise ValueError(
@@ -163,7 +163,7 @@ def poly_loss_cross_entropy(
     >>> poly_loss_cross_entropy(torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]]))
     tensor([0.3653])
     """
-    check("poly_loss_cross_entropy", logits, labels=labels)
+    check("poly_loss_cross_entropy", logits=logits, labels=labels)
     check_floating("poly_loss_cross_entropy", labels=labels)
     mask = elements("poly_loss_cross_entropy", where, logits, axis)
     logs, truth = log_probabilities(rows(logits, axis), mask), rows(labels, axis)
@@ -181,7 +181,7 @@ def distillation_loss(
     >>> distillation_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([[2.0, 0.0]]), temperature=4.0)
     tensor([0.])
     """
-    check("distillation_loss", logits, teacher_logits=teacher_logits)
+    check("distillation_loss", logits=logits, teacher_logits=teacher_logits)
     student, teacher = (F.log_softmax(rows(x, axis) / temperature, -1) for x in (logits, teacher_logits))
     return temperature**2 * (teacher.exp() * (teacher - student)).sum(-1)
 
@@ -198,5 +198,5 @@ def smooth_labels(labels: Tensor, alpha: float | Tensor, *, axis: Axis = -1, whe
     axes = tuple(range(labels.ndim)) if axis is None else axis
     if where is None:
         return (1 - alpha) * labels + alpha / rows(labels, axis).shape[-1]
-    check("smooth_labels", labels, where=where)
+    check("smooth_labels", labels=labels, where=where)
     return (1 - alpha) * labels + alpha / where.sum(axes, keepdim=True).to(labels.dtype)

@@ -82,7 +82,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., Tensor]) -> Callable[..., Ten
     """
 
     def fenchel_young_loss(scores: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        check("fenchel_young_loss", scores, targets=targets)
+        check("fenchel_young_loss", scores=scores, targets=targets)
         best: Callable[[Tensor], Tensor] = lambda vector: max_fun(vector, *args, **kwargs)  # noqa: E731 - wrapped below
         for _ in scores.shape[:-1]:
             best = vmap(best)
@@ -94,7 +94,7 @@ def make_fenchel_young_loss(max_fun: Callable[..., Tensor]) -> Callable[..., Ten
 def _pair(
     rule: str, log_predictions: Tensor, targets: Tensor, axis: Axis, where: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    check(rule, log_predictions, targets=targets)
+    check(rule, log_predictions=log_predictions, targets=targets)
     check_floating(rule, targets=targets)
     mask = elements(rule, where, log_predictions, axis)
     return over(mask, rows(log_predictions, axis)), over(mask, rows(targets, axis)), mask

@@ -61,7 +61,7 @@ def triplet_margin_with_distance_loss(
     >>> triplet_margin_with_distance_loss(*points, distance_function=far)
     tensor([0.5000])
     """
-    check("triplet_margin_loss", anchors, positives=positives, negatives=negatives)
+    check("triplet_margin_loss", anchors=anchors, positives=positives, negatives=negatives)
     near, far = distance_function(anchors, positives), distance_function(anchors, negatives)
     if swap:
         far = torch.minimum(far, distance_function(positives, negatives))
@@ -76,8 +76,8 @@ def cosine_embedding_loss(x1: Tensor, x2: Tensor, targets: Tensor, *, margin: fl
     >>> cosine_embedding_loss(torch.ones(2, 2), torch.tensor([[0.0, 2.0], [-1.0, -1.0]]), torch.tensor([1, -1]))
     tensor([0.2929, 0.0000])
     """
-    check("cosine_embedding_loss", x1, x2=x2)
-    check("cosine_embedding_loss", x1[..., 0], targets=targets)
+    check("cosine_embedding_loss", x1=x1, x2=x2)
+    check("cosine_embedding_loss", x1=x1[..., 0], targets=targets)
     epsilon = 1e-12  # torch's
     cosine = (x1 * x2).sum(-1) / (((x1**2).sum(-1) + epsilon) * ((x2**2).sum(-1) + epsilon)).sqrt()
     return torch.where(targets == 1, 1 - cosine, torch.relu(cosine - margin))
@@ -91,7 +91,7 @@ def hinge_embedding_loss(distances: Tensor, targets: Tensor, *, margin: float | 
     >>> hinge_embedding_loss(torch.tensor([0.3, 0.3]), torch.tensor([1, -1]))
     tensor([0.3000, 0.7000])
     """
-    check("hinge_embedding_loss", distances, targets=targets)
+    check("hinge_embedding_loss", distances=distances, targets=targets)
     return torch.where(targets == 1, distances, torch.relu(margin - distances))
 
 

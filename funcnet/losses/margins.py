@@ -83,7 +83,7 @@ def multilabel_margin_loss(scores: Tensor, labels: Tensor) -> Tensor:
     >>> multilabel_margin_loss(torch.tensor([[0.1, 0.2, 0.4, 0.8]]), torch.tensor([[3, 0, -1, 1]]))
     tensor([0.8500])
     """
-    check("multilabel_margin_loss", scores, labels=labels)
+    check("multilabel_margin_loss", scores=scores, labels=labels)
     counted = (labels >= 0).cumprod(-1)
     numbers = torch.where(counted > 0, labels, 0).long()
     right = torch.zeros_like(scores).scatter_add(-1, numbers, counted.to(scores.dtype)) > 0
@@ -101,7 +101,7 @@ def multilabel_soft_margin_loss(logits: Tensor, labels: Tensor, *, weight: Tenso
     >>> multilabel_soft_margin_loss(torch.tensor([[0.0, 2.0]]), torch.tensor([[1, 1]]))
     tensor([0.4100])
     """
-    check("multilabel_soft_margin_loss", logits, labels=labels)
+    check("multilabel_soft_margin_loss", logits=logits, labels=labels)
     loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
     return (loss if weight is None else loss * weight).mean(-1)
 

@@ -35,7 +35,7 @@ def ranking_softmax_loss(
     tensor(1.4076)
     """
     given = {"labels": labels} | ({} if weights is None else {"weights": weights})
-    check("ranking_softmax_loss", logits, **given)
+    check("ranking_softmax_loss", logits=logits, **given)
     mask = elements("ranking_softmax_loss", where, logits, -1)
     relevances = labels.to(logits.dtype) if weights is None else labels.to(logits.dtype) * weights
     losses = -(over(mask, relevances) * log_probabilities(logits, mask)).sum(-1)
@@ -54,5 +54,5 @@ def margin_ranking_loss(x1: Tensor, x2: Tensor, targets: Tensor, *, margin: floa
     >>> margin_ranking_loss(torch.tensor([1.0, 1.0]), torch.tensor([0.0, 0.5]), torch.tensor([1, -1]))
     tensor([0.0000, 0.5000])
     """
-    check("margin_ranking_loss", x1, x2=x2, targets=targets)
+    check("margin_ranking_loss", x1=x1, x2=x2, targets=targets)
     return torch.relu(margin - targets * (x1 - x2))

@@ -26,7 +26,7 @@ def _errors(rule: str, predictions: Tensor, targets: Tensor | None) -> Tensor:
     check_floating(rule, predictions=predictions)
     if targets is None:
         return predictions
-    check(rule, predictions, targets=targets)
+    check(rule, predictions=predictions, targets=targets)
     return predictions - targets
 
 
@@ -107,7 +107,7 @@ def poisson_nll_loss(
     >>> poisson_nll_loss(torch.tensor([0.0, 1.0]), torch.tensor([2.0, 3.0]))
     tensor([ 1.0000, -0.2817])
     """
-    check("poisson_nll_loss", predictions, targets=targets)
+    check("poisson_nll_loss", predictions=predictions, targets=targets)
     return F.poisson_nll_loss(predictions, targets, log_input=log_input, full=full, eps=eps, reduction="none")
 
 
@@ -123,9 +123,9 @@ def gaussian_nll_loss(
     >>> gaussian_nll_loss(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 2.0]), torch.tensor([1.0, 1.0]))
     tensor([0.5000, 0.0000])
     """
-    check("gaussian_nll_loss", predictions, targets=targets)
+    check("gaussian_nll_loss", predictions=predictions, targets=targets)
     if var.shape != (*predictions.shape[:-1], 1):
-        check("gaussian_nll_loss", predictions, var=var)
+        check("gaussian_nll_loss", predictions=predictions, var=var)
     variance = var.clamp(min=eps)
     loss = 0.5 * (variance.log() + (predictions - targets) ** 2 / variance)
     return loss + 0.5 * math.log(2 * math.pi) if full else loss
@@ -154,7 +154,7 @@ def cosine_similarity(
     >>> cosine_similarity(torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 3.0], [2.0, 2.0]]))
     tensor([0.0000, 1.0000])
     """
-    check("cosine_similarity", predictions, targets=targets)
+    check("cosine_similarity", predictions=predictions, targets=targets)
     check_floating("cosine_similarity", targets=targets)
     mask = elements("cosine_similarity", where, predictions, axis)
     x, y = over(mask, rows(predictions, axis)), over(mask, rows(targets, axis))

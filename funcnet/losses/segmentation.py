@@ -50,7 +50,7 @@ def dice_loss(
         predictions = predictions[..., None]
     if targets.ndim == predictions.ndim - 1:
         targets = targets[..., None]
-    check("dice_loss", predictions, targets=targets)
+    check("dice_loss", predictions=predictions, targets=targets)
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'dice_loss got reduction={reduction!r}: write "mean", "sum" or "none".')
     classes = predictions.shape[-1]
@@ -88,7 +88,7 @@ def multiclass_generalized_dice_loss(
     >>> multiclass_generalized_dice_loss(logits, truth)
     tensor(0.2667)
     """
-    check("multiclass_generalized_dice_loss", predictions, targets=targets)
+    check("multiclass_generalized_dice_loss", predictions=predictions, targets=targets)
     weights = 1 / (targets.reshape(-1, targets.shape[-1]).sum(0) ** 2 + 1e-7)
     weights = weights / weights.mean()
     return dice_loss(
