@@ -220,7 +220,8 @@ def _held(g: Tensor) -> tuple[Tensor, Tensor]:
     """A gradient made dense, and which of its elements a sparse one would hold."""
     if g.is_sparse:
         g = g.coalesce()
-        ones = torch.sparse_coo_tensor(g.indices(), torch.ones_like(g.values()), g.shape, is_coalesced=True)
-        return g.to_dense(), ones.to_dense() != 0
+        ones = torch.ones_like(g.values())  # at places that are known to be sound
+        held = torch.sparse_coo_tensor(g.indices(), ones, g.shape, check_invariants=False, is_coalesced=True)
+        return g.to_dense(), held.to_dense() != 0
     nonzero = g != 0
     return g, nonzero.flatten(1).any(1).view(-1, *[1] * (g.ndim - 1)) if g.ndim > 1 else nonzero

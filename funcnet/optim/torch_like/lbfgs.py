@@ -67,12 +67,20 @@ def lbfgs(
     line_search_fn: str | None,
     maximize: bool = False,
 ) -> GradientTransformation:
-    r"""Up to `max_iter` quasi-Newton steps in one update, which needs `value_fn=`, the loss as a function of the params.
+    r"""Up to `max_iter` quasi-Newton steps in one update, which needs `value_fn=`, the loss of the parameters.
 
     Liu and Nocedal 1989, doi.org/10.1007/BF01589116. The updates given to it are the gradient at the parameters;
     `value=`, the loss there, spares its evaluation. Steps have length `lr`, or what the search for the strong Wolfe
     conditions finds (`line_search_fn="strong_wolfe"`). Where an update ends depends on the values, so that derivatives
     through it are those of the iterations that were made; under `jit` in forward mode alone.
+
+    >>> def loss(params):
+    ...     return (params["w"] - 3).square().sum()
+    >>> optimizer = lbfgs(1.0, 20, None, 1e-7, 1e-9, 5, "strong_wolfe")
+    >>> params = {"w": torch.zeros(2)}
+    >>> updates, state = optimizer.update(torch.func.grad(loss)(params), optimizer.init(params), params, value_fn=loss)
+    >>> updates["w"], state.func_evals
+    (tensor([3., 3.]), tensor(3, dtype=torch.int32))
     """
     if not is_schedule(lr, "lr"):
         nonnegative(lr=lr)
@@ -129,10 +137,11 @@ def lbfgs(
         slope = torch.dot(now.grad, d)
         moving = ~(slope > -tolerance_change)
 
+        # Clones: a branch within a compiled loop may not hand out what it was given.
         def search() -> tuple[Point, Tensor]:
             def along(t: Tensor) -> Point:
                 value, grad = evaluate(now.x + t * d)
-                return Point(t, value, grad, torch.dot(grad, d))
+                return Point(t.clone(), value, grad, torch.dot(grad, d))
 
             if line_search_fn is None:
                 return along(t), torch.ones_like(turn)
@@ -140,7 +149,7 @@ def lbfgs(
             return strong_wolfe(along, start, t, d, most - now.evals)
 
         def stay() -> tuple[Point, Tensor]:
-            return Point(t, now.value, now.grad, slope), torch.zeros_like(turn)
+            return Point(t.clone(), now.value.clone(), now.grad.clone(), slope.clone()), torch.zeros_like(turn)
 
         # Without a search, the last iteration moves and does not look where to.
         asked = moving if line_search_fn is not None else moving & (turn < max_iter)

@@ -22,13 +22,13 @@ class Point(NamedTuple):
 
 
 class _Zoom(NamedTuple):
-    """The ends of an interval, in torch's order, which decides between equals; `swapped` where the second is lower."""
+    """The ends of an interval in torch's order, which decides between equals; `swapped` where the second is lower."""
 
     ends: tuple[Point, Point]
     swapped: Tensor
     stuck: Tensor
     done: Tensor
-    count: Tensor
+    tries: Tensor
 
 
 def strong_wolfe(
@@ -57,7 +57,8 @@ def strong_wolfe(
     def widen(now: tuple[Point, Point, Tensor]) -> tuple[Point, Point, Tensor]:
         last, new, count = now
         t = _interpolated(last, new, new.t + 0.01 * (new.t - last.t), new.t * 10)
-        return new, along(t), count + 1
+        # A compiled loop within a loop may not hand out what it was given.
+        return map(torch.clone, new), along(t), count + 1
 
     first = (start, along(t), torch.zeros_like(most))
     last, new, count = while_loop(widening, widen, first)
@@ -67,7 +68,7 @@ def strong_wolfe(
 
     def zooming(now: _Zoom) -> Tensor:
         a, b = now.ends
-        return ~now.done & (now.count < most) & ~((b.t - a.t).abs() * d.abs().max() < _NARROW)
+        return ~now.done & (now.tries < most) & ~((b.t - a.t).abs() * d.abs().max() < _NARROW)
 
     def zoom(now: _Zoom) -> _Zoom:
         a, b = now.ends
@@ -84,11 +85,11 @@ def strong_wolfe(
         new_low, new_high = _pick(worse, low, new), _pick(worse, new, _pick(turned, low, high))
         ends = _pick(now.swapped, new_high, new_low), _pick(now.swapped, new_low, new_high)
         swapped = torch.where(worse, ~(ends[0].value <= ends[1].value), now.swapped)
-        return _Zoom(ends, swapped, near & ~moved, ~worse & met, now.count + 1)
+        return _Zoom(ends, swapped, near & ~moved, ~worse & met, now.tries + 1)
 
     swapped = ~(last.value <= new.value)
     final = while_loop(zooming, zoom, _Zoom((last, new), swapped, torch.zeros_like(done), done, count))
-    return _pick(final.swapped, final.ends[1], final.ends[0]), final.count + 1
+    return _pick(final.swapped, final.ends[1], final.ends[0]), final.tries + 1
 
 
 def _pick(which: Tensor, yes: Any, no: Any) -> Any:
