@@ -192,6 +192,7 @@ from .signs import signum as signum
 from .sm3 import ScaleBySM3State as ScaleBySM3State
 from .sm3 import scale_by_sm3 as scale_by_sm3
 from .sm3 import sm3 as sm3
+from .torch_like import from_torch as from_torch
 from .trust_ratio import ScaleByTrustRatioState as ScaleByTrustRatioState
 from .trust_ratio import fromage as fromage
 from .trust_ratio import lamb as lamb
