@@ -6,12 +6,6 @@ them, `schedules` the functions of the step count. Then a file per family, in th
 `many` make ordinary eager steps fast.
 """
 
-from . import assignment as assignment
-from . import contrib as contrib
-from . import perturbations as perturbations
-from . import projections as projections
-from . import schedules as schedules
-from . import second_order as second_order
 from .. import losses as losses
 from ..losses import convex_kl_divergence as convex_kl_divergence
 from ..losses import cosine_distance as cosine_distance
@@ -32,6 +26,12 @@ from ..losses import smooth_labels as smooth_labels
 from ..losses import softmax_cross_entropy as softmax_cross_entropy
 from ..losses import softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels
 from ..losses import squared_error as squared_error
+from . import assignment as assignment
+from . import contrib as contrib
+from . import perturbations as perturbations
+from . import projections as projections
+from . import schedules as schedules
+from . import second_order as second_order
 from .adabelief import ScaleByBeliefState as ScaleByBeliefState
 from .adabelief import adabelief as adabelief
 from .adabelief import scale_by_belief as scale_by_belief
@@ -139,10 +139,10 @@ from .polyak import polyak_sgd as polyak_sgd
 from .polyak import scale_by_polyak as scale_by_polyak
 from .radam import radam as radam
 from .radam import scale_by_radam as scale_by_radam
-from .rmsprop import ScaleByRStdDevState as ScaleByRStdDevState
-from .rmsprop import ScaleByRStdDevWithCountState as ScaleByRStdDevWithCountState
 from .rmsprop import ScaleByRmsState as ScaleByRmsState
 from .rmsprop import ScaleByRmsWithCountState as ScaleByRmsWithCountState
+from .rmsprop import ScaleByRStdDevState as ScaleByRStdDevState
+from .rmsprop import ScaleByRStdDevWithCountState as ScaleByRStdDevWithCountState
 from .rmsprop import rmsprop as rmsprop
 from .rmsprop import scale_by_rms as scale_by_rms
 from .rmsprop import scale_by_stddev as scale_by_stddev
