@@ -70,7 +70,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "torchs", "kwargs"), CASES, ids=lambda part: str(part)[:60])
+def named(part):
+    """What a test is called: functions by their names, since the workers of xdist must agree."""
+    if isinstance(part, dict):
+        return ", ".join(f"{key}={getattr(value, '__name__', value)}" for key, value in part.items())
+    return str(part)
+
+
+@pytest.mark.parametrize(("name", "torchs", "kwargs"), CASES, ids=named)
 def test_equals_torchs_scheduler(name, torchs, kwargs):
     same(getattr(schedules, name)(RATE, **kwargs), lambda o: getattr(lr_scheduler, torchs)(o, **kwargs))
 
@@ -86,7 +93,7 @@ def test_equals_torchs_scheduler(name, torchs, kwargs):
         {"step_size_up": 7, "scale_fn": lambda x: 1 / x},
         {"step_size_up": 7, "scale_fn": lambda x: 0.99**x, "scale_mode": "iterations"},
     ],
-    ids=str,
+    ids=named,
 )
 def test_cyclic_lr_equals_torchs(kwargs):
     same(schedules.cyclic_lr(0.01, 0.5, **kwargs), lambda o: lr_scheduler.CyclicLR(o, 0.01, 0.5, **kwargs))
@@ -107,7 +114,7 @@ def test_cyclic_lr_equals_torchs(kwargs):
         {"total_steps": 150, "pct_start": 0.0, "final_div_factor": 10.0},
         {"total_steps": 150, "pct_start": 1.0},
     ],
-    ids=str,
+    ids=named,
 )
 def test_one_cycle_lr_equals_torchs(kwargs):
     same(schedules.one_cycle_lr(0.5, **kwargs), lambda o: lr_scheduler.OneCycleLR(o, 0.5, **kwargs))
