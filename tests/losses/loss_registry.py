@@ -64,7 +64,9 @@ class Loss(NamedTuple):
     optax: bool = True
 
     def __str__(self):
-        text = ", ".join([f"{key}={getattr(value, '__name__', value)}" for key, value in self.kwargs.items()] + list(self.arrays))
+        text = ", ".join(
+            [f"{key}={getattr(value, '__name__', value)}" for key, value in self.kwargs.items()] + list(self.arrays)
+        )
         return f"{self.name}({text})"
 
     def arguments(self, draw):
