@@ -274,7 +274,7 @@ def test_lbfgs_in_a_curved_valley_equals_torch(search):
     close(got, want, rtol=1e-9, atol=1e-9)
     assert state.func_evals == theirs[0]["func_evals"]
     if search:
-        close(got, {"x": torch.tensor(1.0, dtype=DOUBLE), "y": torch.tensor(1.0, dtype=DOUBLE)}, rtol=0, atol=1e-6)
+        assert rosenbrock(got) < 1e-8  # where both stop: a step changed the loss by less than 1e-9
 
 
 COMPLEX = [name for name in DRAWN if name not in ("Adafactor", "Muon", "SparseAdam")]
