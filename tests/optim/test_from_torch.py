@@ -274,7 +274,7 @@ def test_lbfgs_in_a_curved_valley_equals_torch(search):
     close(got, want, rtol=1e-9, atol=1e-9)
     assert state.func_evals == theirs[0]["func_evals"]
     if search:
-        close(got, {"x": torch.tensor(1.0, dtype=DOUBLE), "y": torch.tensor(1.0, dtype=DOUBLE)}, rtol=0, atol=1e-6)
+        assert rosenbrock(got) < 1e-8  # where both stop: a step changed the loss by less than 1e-9
 
 
 COMPLEX = [name for name in DRAWN if name not in ("Adafactor", "Muon", "SparseAdam")]
@@ -630,3 +630,24 @@ def test_an_update_equals_the_class_in_every_eager_form(monkeypatch):
     monkeypatch.setattr(optim.fast, "usable", lambda *columns: False)
     for name, moved in quick.items():
         close(steps(optim.from_torch(name), params, gradients)[0], moved, rtol=1e-12, atol=1e-14)
+
+
+def test_composes_with_chains_partitions_and_accumulation():
+    params, gradients = problem("Adam", 0, 4)
+    rule = optim.partition(
+        {"muon": optim.from_torch("Muon"), "rest": optim.from_torch("AdamW", amsgrad=True)},
+        {"a": "muon", "b": {"c": "rest", "d": "rest"}},
+    )
+    got, _ = steps(rule, params, gradients)
+    alone, _ = steps(optim.from_torch("Muon"), {"a": params["a"]}, [{"a": g["a"]} for g in gradients])
+    rest, _ = steps(optim.from_torch("AdamW", amsgrad=True), params["b"], [g["b"] for g in gradients])
+    close(got, {**alone, "b": rest}, rtol=1e-12, atol=1e-14)
+
+    twice, _ = steps(optim.multi_steps(optim.from_torch("Adam"), 2), params, [g for g in gradients for _ in (0, 1)])
+    close(twice, steps(optim.from_torch("Adam"), params, gradients)[0], rtol=1e-9, atol=1e-12)
+
+    chained = optim.chain(optim.clip_by_global_norm(1e9), optim.from_torch("LBFGS", max_iter=3))
+    updates, _ = chained.update(grad(uneven)(params), chained.init(params), params, value_fn=uneven)
+    lbfgs = optim.from_torch("LBFGS", max_iter=3)
+    known = {"value_fn": uneven, "value": uneven(params)}
+    close(updates, lbfgs.update(grad(uneven)(params), lbfgs.init(params), params, **known)[0])
