@@ -9,6 +9,8 @@ MEANS = {"learning_rate": RATE, "b1": DECAY, "b2": DECAY}
 MASK = {"a": True, "b": {"c": False, "d": True}}
 ROOT = 1e-6  # optax takes the root of the step count in float32
 LINE = 1e-6  # optax's straight lines are of float32 for an int32 count
+SINGULAR = 1e-4  # optax finds singular vectors in float32
+BASES = {"smooth": "derivatives take the singular vectors for constants"}
 FREE = "it seeks its own learning rate, from far below, for longer than the contract lasts"
 
 
@@ -24,6 +26,7 @@ class Contrib(Case):
         return Case.build(self._replace(room=room), library, **overrides)
 
 
+FULL = {"empty": "optax divides by the number of rows"}
 TURNED = Contrib("MuonDimensionNumbers", {"reduction_axis": 1, "output_axis": 0})
 SMOOTH = {"learning_rate": Case("cosine_decay_schedule", {"init_value": 0.1, "decay_steps": 300})}
 SGD = Contrib("sgd", {"learning_rate": 0.1})
@@ -59,6 +62,21 @@ OPTIMIZERS = [
     Contrib("dog", {"init_step": ("learning_rate", 0.1)}, COSINE, without={"convergence": FREE}),
     Contrib("dowg", {"learning_rate": 1.0}, drawn={"learning_rate": RATE}),
     Contrib("dowg", {"learning_rate": 1.0, "init_estim_sq_dist": 0.1, "eps": 1e-3, "weight_decay": 0.1}),
+    Contrib("galore", {"learning_rate": 0.1}, rtol=SINGULAR, without=BASES),
+    Contrib(
+        "galore",
+        {"learning_rate": 0.1, "rank": 1, "update_proj_gap": 50, "scale": 0.5},  # the next signs are open in optax
+        tuned=SMOOTH | {"update_proj_gap": 10, "scale": 1.0},
+        rtol=SINGULAR,
+        without=BASES,
+    ),
+    Contrib(
+        "galore",
+        {"base_optimizer": Contrib("trace", {"decay": 0.9}), "weight_decay": 0.1},
+        COSINE,
+        rtol=SINGULAR,
+        without=BASES,
+    ),
     Contrib("lbfgs", {"learning_rate": 0.1, "linesearch": None, "memory_size": 3}),
     Contrib("lbfgs", {"linesearch": None, "memory_size": 2}, COSINE),
     Contrib("madgrad", {"learning_rate": 0.1}, drawn={"learning_rate": RATE, "momentum": DECAY}, rtol=ROOT),
@@ -87,14 +105,24 @@ OPTIMIZERS = [
     Contrib(
         "momo_adam", {"adapt_lower_bound": True, "eps": 1e-3}, COSINE, extra=("value",), tuned={"learning_rate": 0.02}
     ),
-    Contrib("muon", {"learning_rate": 0.1}, tuned=SMOOTH, drawn={"learning_rate": RATE, "beta": DECAY}),
+    Contrib("muon", {"learning_rate": 0.1}, tuned=SMOOTH, drawn={"learning_rate": RATE, "beta": DECAY}, without=FULL),
     Contrib(
         "muon",
         {"learning_rate": 0.1, "ns_coeffs": "dion", "nesterov": False, "weight_decay": 0.1, "consistent_rms": 0.2},
     ),
-    Contrib("muon", {"learning_rate": 0.1, "adaptive": True, "preconditioning": "aol", "ns_steps": 3}, tuned=SMOOTH),
-    Contrib("muon", {"learning_rate": 0.1, "preconditioning": "spectral", "adam_weight_decay": 0.1}, tuned=SMOOTH),
-    Contrib("muon", {"preconditioning": "schatten", "adam_learning_rate": 0.1}, COSINE),
+    Contrib(
+        "muon",
+        {"learning_rate": 0.1, "adaptive": True, "preconditioning": "aol", "ns_steps": 3},
+        tuned=SMOOTH,
+        without=FULL,
+    ),
+    Contrib(
+        "muon",
+        {"learning_rate": 0.1, "preconditioning": "spectral", "adam_weight_decay": 0.1},
+        tuned=SMOOTH,
+        without=FULL,
+    ),
+    Contrib("muon", {"preconditioning": "schatten", "adam_learning_rate": 0.1}, COSINE, without=FULL),
     Contrib(
         "muon",
         {"learning_rate": 0.1, "muon_weight_dimension_numbers": {"a": TURNED, "b": None}},
@@ -151,6 +179,7 @@ LINKS = [
     Contrib("scale_by_ademamix", {"b3": 0.99}),
     Contrib("scale_by_adopt", {"b2": 0.9}),
     Contrib("scale_by_cocob"),
+    Contrib("scale_by_galore", {"rank": 2}, rtol=SINGULAR, without=BASES),
     Contrib("scale_by_lbfgs"),
     Contrib("scale_by_lbfgs", {"memory_size": 1}),
     Contrib("scale_by_madgrad", {"learning_rate": 0.1}, rtol=ROOT),

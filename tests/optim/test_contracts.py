@@ -64,7 +64,7 @@ def test_changes_nothing_it_was_given(case):
 def test_init_never_aliases(case):
     params = example()
     state = case.build(optim).init(params)
-    pointers = [leaf.untyped_storage().data_ptr() for leaf in tree.leaves((params, state))]
+    pointers = [leaf.untyped_storage().data_ptr() for leaf in tree.leaves((params, state)) if leaf.numel()]
     assert len(set(pointers)) == len(pointers)
 
 

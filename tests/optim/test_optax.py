@@ -69,7 +69,7 @@ def optax():
 
 
 def compare_on_random_trees(optax, case, data, dtype, rtol):
-    shapes = data.draw(st.sampled_from(SHAPES))
+    shapes = data.draw(st.sampled_from(SHAPES[:2] if "empty" in case.without else SHAPES))
     overrides = {name: data.draw(strategy, label=name) for name, strategy in case.drawn.items()}
     generator = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), label="seed"))
 

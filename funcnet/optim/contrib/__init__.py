@@ -23,6 +23,10 @@ from .dog import dog as dog
 from .dog import dowg as dowg
 from .dog import scale_by_dog as scale_by_dog
 from .dog import scale_by_dowg as scale_by_dowg
+from .galore import GaLoreDimensionNumbers as GaLoreDimensionNumbers
+from .galore import GaLoreState as GaLoreState
+from .galore import galore as galore
+from .galore import scale_by_galore as scale_by_galore
 from .madgrad import MadgradState as MadgradState
 from .madgrad import madgrad as madgrad
 from .madgrad import scale_by_madgrad as scale_by_madgrad

@@ -163,10 +163,9 @@ def _scale_by_shape(given: Dimensions, consistent_rms: Scalar | None) -> Gradien
 
     def _sized(leaf: Tensor, own: MuonDimensionNumbers) -> Tensor:
         inputs, outputs = Layout.of(leaf.shape, own, "muon").fans
-        width = (
-            math.sqrt(max(1, outputs / max(1, inputs))) if consistent_rms is None else math.sqrt(max(inputs, outputs))
-        )
-        return (leaf * (width if consistent_rms is None else width * consistent_rms)).to(leaf.dtype)
+        if consistent_rms is None:
+            return (leaf * math.sqrt(max(1, outputs / max(1, inputs)))).to(leaf.dtype)
+        return (leaf * (math.sqrt(max(inputs, outputs)) * consistent_rms)).to(leaf.dtype)
 
     return stateless(scaled)
 
