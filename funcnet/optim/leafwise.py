@@ -108,8 +108,8 @@ def root(x: Any) -> Any:
 
     What it divides is 0 as well where a running mean of squares is, so that the derivative of the quotient is right.
     """
-    if isinstance(x, Many):  # no derivative is asked of many leaves
-        return torch.sqrt(x)  # type: ignore[arg-type]  # it stands for tensors
+    if isinstance(x, Many) or fast.usable([x]):  # no derivative is asked, and passes over memory are spared
+        return torch.sqrt(x)
     zero = x == 0
     return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, x)))
 
