@@ -250,6 +250,10 @@ EXCUSED = {
 }
 
 
+# In tests/losses and tests/optim/test_schedules_more.py.
+ELSEWHERE = ("funcnet.losses", "funcnet.optim.schedules")
+
+
 def public() -> set[str]:
     """The functions and classes of the public rooms that compute; records, types and errors aside."""
     found = set()
@@ -257,6 +261,7 @@ def public() -> set[str]:
         for name, value in vars(room).items():
             mine = callable(value) and getattr(value, "__module__", "").startswith("funcnet")
             record = inspect.isclass(value) and issubclass(value, tuple | Exception)
+            mine = mine and (name in SCHEDULES or not value.__module__.startswith(ELSEWHERE))
             if mine and not name.startswith("_") and not record and not inspect.ismodule(value):
                 found.add(prefix + name)
     return found

@@ -1,6 +1,7 @@
 """A rule for one leaf, applied to every leaf of a tree."""
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -79,6 +80,40 @@ def _small(values: list[Tensor]) -> bool:
     return sum(value.numel() for value in values) < _SMALL * len(values)
 
 
+def total(rule: Callable[..., Any], tree: PyTree, *rest: PyTree) -> Tensor:
+    """The sum over all elements of what a rule makes of the leaves that lie at one place, in at least float32.
+
+    The rule is written as one for `each`. Raises `TreeMismatchError` where the trees differ. An empty tree gives 0.
+
+    >>> total(torch.abs, {"w": torch.tensor([1.0, -2.0]), "b": torch.tensor(-3.0)})
+    tensor(6.)
+    """
+    values, _ = flatten(tree)
+    columns = [values, *[match(other, tree, f"tree {i} of total", "tree 1") for i, other in enumerate(rest, start=2)]]
+    columns = [[leaf.to(wide(leaf.dtype)) for leaf in column] for column in columns]
+    if not values:
+        return torch.zeros(())
+    if _small(values) and fast.usable(*columns):
+        summands = rule(*[Many(column) for column in columns]).leaves
+    else:
+        summands = [rule(*row) for row in zip(*columns, strict=True)]
+    return reduce(torch.add, [torch.sum(summand) for summand in summands])
+
+
+def inner(left: PyTree, right: PyTree) -> Tensor:
+    """The inner product of two trees taken as real vectors.
+
+    >>> inner({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 4.0])})
+    tensor(11.)
+    """
+    return total(dot, left, right)
+
+
+def dot(a: Any, b: Any) -> Any:
+    """The products of two leaves' elements, taken as real vectors."""
+    return a * b if _real(a, b) else torch.real(torch.conj(a) * b)
+
+
 def scaled(updates: PyTree, factor: Scalar) -> PyTree:
     """Every leaf times one number, in the leaf's dtype."""
     values, treedef = flatten(updates)
@@ -100,18 +135,26 @@ def stepped(params: PyTree, updates: PyTree, factor: Scalar) -> PyTree:
 
 def abs_sq(x: Any) -> Any:
     """The square of every element's absolute value, which is real."""
-    return x * x if isinstance(x, Many) or not x.is_complex() else torch.real(x * torch.conj(x))
+    return x * x if _real(x) else torch.real(x * torch.conj(x))
 
 
-def root(x: Any) -> Any:
-    """The square root, whose slope at 0 is 0 and not infinite.
+def _real(*values: Any) -> bool:
+    return not any(isinstance(value, Tensor) and value.is_complex() for value in values)
+
+
+def root(x: Any, degree: int = 2) -> Any:
+    """The square root, or one of another degree, whose slope at 0 is 0 and not infinite.
 
     What it divides is 0 as well where a running mean of squares is, so that the derivative of the quotient is right.
     """
     if isinstance(x, Many) or fast.usable([x]):  # no derivative is asked, and passes over memory are spared
-        return torch.sqrt(x)
+        return _root(x, degree)
     zero = x == 0
-    return torch.where(zero, 0.0, torch.sqrt(torch.where(zero, 1.0, x)))
+    return torch.where(zero, 0.0, _root(torch.where(zero, 1.0, x), degree))
+
+
+def _root(x: Any, degree: int) -> Any:
+    return torch.sqrt(x) if degree == 2 else x ** (1 / degree)
 
 
 def sign(x: Any) -> Any:
@@ -141,14 +184,19 @@ def moment_zeros(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
     return map(zeros, params)
 
 
-def square_zeros(params: PyTree) -> PyTree:
+def square_zeros(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
     """Zeros to accumulate squares in: like `moment_zeros`, but real for complex parameters."""
-    return map(lambda leaf: torch.zeros_like(leaf, dtype=wide(leaf.dtype).to_real()), params)
+    return map(lambda leaf: torch.zeros_like(leaf, dtype=dtype or wide(leaf.dtype).to_real()), params)
 
 
 def filled(zeros: PyTree, value: Scalar) -> PyTree:
     """One value in every element, in the dtypes of `zeros`."""
     return map(lambda zero: (zero + value).to(zero.dtype), zeros)
+
+
+def copied(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
+    """Parameters for a state to keep: copies, of the given dtype or of at least float32."""
+    return map(lambda leaf: leaf.to(dtype or wide(leaf.dtype), copy=True), params)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

@@ -89,6 +89,11 @@ def precise(tree: PyTree) -> torch.dtype:
     return torch.float64 if double else torch.float32
 
 
+def stored(value: Scalar, params: PyTree) -> Tensor:
+    """A number as a state keeps it: a 0-dim tensor of its own, in the precision of the parameters and beside them."""
+    return torch.as_tensor(value, dtype=precise(params), device=device_of(params)).clone()
+
+
 def correction(decay: Scalar, count: Tensor, dtype: torch.dtype) -> Tensor:
     """`1 - decay**count` without the cancellation that costs float32 four of its seven digits at 0.999.
 

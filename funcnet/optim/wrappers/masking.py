@@ -1,6 +1,7 @@
 """Transformations around transformations."""
 
 from collections.abc import Callable
+from types import UnionType
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -85,7 +86,7 @@ def chosen(mask: PyTree | Callable[[PyTree], PyTree], tree: PyTree) -> list[bool
     return spread(mask(tree) if callable(mask) else mask, tree, bool, "mask")
 
 
-def spread(prefix: PyTree, tree: PyTree, kind: type, what: str) -> list[Any]:
+def spread(prefix: PyTree, tree: PyTree, kind: type | UnionType, what: str) -> list[Any]:
     """For every leaf of a tree, what stands at its place or above it in a tree of values of some kind."""
     found: list[Any] = []
     _expand(prefix, tree, "", kind, what, found)
@@ -104,7 +105,7 @@ def taken_extra(extra: dict[str, Any], updates: PyTree, keep: list[bool]) -> dic
     return {name: taken(value, keep) if structure(value) == like else value for name, value in extra.items()}
 
 
-def _expand(prefix: PyTree, tree: PyTree, path: str, kind: type, what: str, found: list[Any]) -> None:
+def _expand(prefix: PyTree, tree: PyTree, path: str, kind: type | UnionType, what: str, found: list[Any]) -> None:
     if isinstance(prefix, kind):
         found.extend([prefix] * len(flatten(tree)[0]))
         return
@@ -122,7 +123,7 @@ def _expand(prefix: PyTree, tree: PyTree, path: str, kind: type, what: str, foun
     raise ValueError(
         f"The {what} does not fit the parameters at {where}: it has {_described(prefix)}, they have "
         f"{_described(tree)}. Make it from the parameters: tree.map(lambda p: p.ndim > 1, params), or one "
-        f"{kind.__name__} for a whole subtree."
+        f"{getattr(kind, '__name__', kind)} for a whole subtree."
     )
 
 
