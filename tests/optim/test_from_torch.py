@@ -357,7 +357,11 @@ def built(name, kwargs, **overrides):
     return optim.from_torch(name, **({**SHORT, **kwargs} if name == "LBFGS" else kwargs) | overrides)
 
 
-every = pytest.mark.parametrize(("name", "kwargs"), WAYS, ids=lambda value: str(value))
+def over(ways):
+    return pytest.mark.parametrize(("name", "kwargs"), ways, ids=str)
+
+
+every = over(WAYS)
 
 
 def updated(name, rule, gradient, state, params):
@@ -436,10 +440,8 @@ def test_gradients_are_finite_where_the_given_ones_are_zero():
         assert all(torch.isfinite(leaf).all() for leaf in tree.leaves(slopes)), name
 
 
-@every
+@over([way for way in WAYS if not way[1].get("line_search_fn")])  # which takes half a minute: below
 def test_compiled_equals_eager(name, kwargs):
-    if kwargs.get("line_search_fn"):
-        pytest.skip("takes half a minute to compile: below, with those that are slow")
     rule = built(name, kwargs)
     params, gradients = problem(name, 0, 3)
     compiled = jit(lambda g, s, p: updated(name, rule, g, s, p), backend="aot_eager")
@@ -460,10 +462,8 @@ def test_the_line_search_compiles():
     close(compiled(state, params), rule.update(grad(uneven)(params), state, params, value_fn=uneven))
 
 
-@every
+@over([way for way in WAYS if way[0] != "LBFGS"])  # whose loop ends where the values say: make_fx cannot follow
 def test_traces_to_the_same_values(name, kwargs):
-    if name == "LBFGS":
-        pytest.skip("its loop ends where the values say, which jit compiles: see test_compiled_equals_eager")
     rule = built(name, kwargs)
     params, gradients = problem(name, 0, 2)
     state = steps(rule, params, gradients[:1])[1]
