@@ -13,9 +13,10 @@ EXCUSED = {
     "chain named_chain stateless stateless_with_tree_map with_extra_args with_extra_args_support masked labels_by_name "
     "selective_transform lookahead inject_hyperparams snapshot monitor measure_with_ema multi_transform "
     "scale_by_schedule": "test_wrappers",
-    "scale_by_backtracking_linesearch scale_by_zoom_linesearch": "test_lbfgs",
     "from_torch": "test_from_torch",
-    "hutchinson_estimator_diag_hessian schedule_free_eval_params soap scale_by_soap": "test_contrib_rules",
+    "differentially_private_aggregate dpsgd": "test_private",
+    # Under the names of the optimizers that they make.
+    "scale_by_dog scale_by_dowg scale_by_muon scale_by_sophia": "cases_contrib",
 }
 
 
