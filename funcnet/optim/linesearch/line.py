@@ -87,11 +87,14 @@ def value_and_grad_from_state(value_fn: Callable[..., Tensor]) -> Callable[..., 
             )
         value, grad = places[0]
 
-        def computed() -> tuple[Tensor, PyTree]:
+        def computed(value: Tensor, grad: PyTree, params: PyTree) -> tuple[Tensor, PyTree]:
             new, slope = value_and_grad(value_fn)(params, *args, **kwargs)
             return new.to(value.dtype), map(lambda g, old: g.to(old.dtype), slope, grad)
 
-        result: tuple[Tensor, PyTree] = cond(torch.isfinite(value), lambda: (value, grad), computed)
+        def known(value: Tensor, grad: PyTree, params: PyTree) -> tuple[Tensor, PyTree]:
+            return value.clone(), map(torch.clone, grad)
+
+        result: tuple[Tensor, PyTree] = cond(torch.isfinite(value), known, computed, value, grad, params)
         return result
 
     return found_or_computed

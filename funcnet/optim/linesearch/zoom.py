@@ -5,12 +5,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ...control import cond, while_loop
+from ...control import while_loop
 from ...tree import PyTree, map, zeros_like
 from ..base import GradientTransformation
 from ..leafwise import root, scaled
 from ..reporting import report
 from ..values import Scalar, scalar, stored, zero_count
+from ..wrappers.choice import choose
 from .line import Line, violation
 
 __all__ = ["ScaleByZoomLinesearchState", "ZoomLinesearchInfo", "scale_by_zoom_linesearch"]
@@ -159,24 +160,19 @@ def scale_by_zoom_linesearch(
                 safe_grad=_either(safe, grad, s.safe_grad),
             ), good
 
-        def farther(s: _Search) -> _Search:
-            rate = torch.where(s.steps == 0, guess, increase_factor * s.at.rate)
-            at_limit = rate >= largest
-            new, good = tried(torch.clamp(rate, max=largest).to(line.dtype), s)
+        def farther(s: _Search, new: _Search, good: Tensor) -> _Search:
             worse = (new.decrease_error > 0) | ((new.at.value >= s.at.value) & (s.steps > 0))
             beyond = (new.at.slope >= 0) & ~worse
             bracketed = worse | beyond | good
-            done = good | (at_limit & ~bracketed)
+            done = good | ((new.at.rate >= largest) & ~bracketed)
             low, high = _either(beyond, new.at, s.at), _either(beyond, s.at, new.at)
             failed = (new.steps >= max_linesearch_steps) & ~done
             return new._replace(bracketed=bracketed, done=done, failed=failed, low=low, high=high, third=low)
 
-        def nearer(s: _Search) -> _Search:
-            width = torch.abs(s.high.rate - s.low.rate)
-            new, good = tried(_inside(s, width), s)
+        def nearer(s: _Search, new: _Search, good: Tensor) -> _Search:
             worse = (new.decrease_error > 0) | (new.at.value >= s.low.value)
             beyond = (new.at.slope * (s.high.rate - s.low.rate) >= 0) & ~worse
-            short = (width <= stepsize_precision) & (new.safe.rate > 0)
+            short = (torch.abs(s.high.rate - s.low.rate) <= stepsize_precision) & (new.safe.rate > 0)
             return new._replace(
                 done=good,
                 failed=((new.steps >= max_linesearch_steps) | short) & ~good,
@@ -185,12 +181,21 @@ def scale_by_zoom_linesearch(
                 third=_either(worse | beyond, s.high, s.low),
             )
 
+        def step(s: _Search) -> _Search:
+            def outside() -> Tensor:
+                rate = torch.where(s.steps == 0, guess, increase_factor * s.at.rate)
+                return torch.clamp(rate, max=largest).to(line.dtype)
+
+            new, good = tried(choose(s.bracketed, lambda: _inside(s), outside), s)
+            after: _Search = choose(s.bracketed, lambda: nearer(s, new, good), lambda: farther(s, new, good))
+            return after
+
         no, nowhere = torch.zeros_like(line.value, dtype=torch.bool), line.number(torch.inf)
         here = _Point(line.number(0.0), line.value, line.slope)
         steps = torch.zeros_like(state.info.num_linesearch_steps)
         grad = map(lambda g, old: g.to(old.dtype), line.grad, state.grad)
         start = _Search(steps, here, grad, nowhere, nowhere, no, no, no, here, here, here, here, grad)
-        end = while_loop(lambda s: ~(s.done | s.failed), lambda s: cond(s.bracketed, nearer, farther, s), start)
+        end = while_loop(lambda s: ~(s.done | s.failed), step, start)
         fall_back = end.failed & ((end.safe.rate > 0) | torch.isinf(end.decrease_error))
         at, grad = _either(fall_back, (end.safe, end.safe_grad), (end.at, end.grad))
         if verbose:
@@ -205,8 +210,9 @@ def _either(condition: Tensor, yes: Any, no: Any) -> Any:
     return map(lambda a, b: torch.where(condition, a, b), yes, no)
 
 
-def _inside(s: _Search, width: Tensor) -> Tensor:
+def _inside(s: _Search) -> Tensor:
     """A step within the bracket: the minimum of a cubic, else of a parabola, else the middle."""
+    width = torch.abs(s.high.rate - s.low.rate)
     left, right = torch.minimum(s.low.rate, s.high.rate), torch.maximum(s.low.rate, s.high.rate)
     cubic, parabola = _cubic_minimum(s.low, s.high, s.third), _parabola_minimum(s.low, s.high)
     middle = (s.low.rate + s.high.rate) / 2
