@@ -15,6 +15,8 @@ EXCUSED = {
     "scale_by_schedule": "test_wrappers",
     "from_torch": "test_from_torch",
     "differentially_private_aggregate dpsgd": "test_private",
+    "scale_by_backtracking_linesearch scale_by_zoom_linesearch": "test_lbfgs",
+    "hutchinson_estimator_diag_hessian": "test_hutchinson",
     # Under the names of the optimizers that they make.
     "scale_by_dog scale_by_dowg scale_by_muon scale_by_sophia": "cases_contrib",
 }
