@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from funcnet import counts as counts
 from funcnet import data as data
+from funcnet import losses as losses
 from funcnet import optim as optim
 from funcnet import random as random
 from funcnet import tree as tree

@@ -3,10 +3,13 @@
 import importlib.util
 import os
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from funcnet import jit
 
 pytest.importorskip("matplotlib")
 
@@ -104,3 +107,15 @@ def test_mnist_names_a_damaged_file(name, damage, digits, tmp_path, capsys):
 def test_mnist_itself_reaches_98_percent(options, tmp_path):
     arguments = ["--data", os.environ["FUNCNET_MNIST"], "--out", str(tmp_path / "mnist.png"), *options]
     assert example("mnist_mlp").main(arguments) == 0
+
+
+@pytest.mark.slow
+def test_the_race_draws_forty_runs(tmp_path, capsys, monkeypatch):
+    out, race = tmp_path / "deep" / "race.png", example("optimizer_race")
+    monkeypatch.setattr(race, "jit", partial(jit, backend="aot_eager"))
+    assert race.main(["--steps", "20", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(PNG)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    losses = {line.split()[0]: float(line.split()[-1]) for line in lines}
+    assert losses["adam"] < 0.5  # from 2.3

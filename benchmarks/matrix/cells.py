@@ -88,8 +88,10 @@ def smooth(output: Any) -> tuple[Tensor, ...]:
 
 
 def _digest(leaf: Tensor) -> Tensor:
-    """One number for a tensor, so that many results can be kept."""
-    return weigh(leaf) / max(leaf.numel(), 1) if leaf.is_floating_point() else leaf.sum()
+    """One number for a tensor, so that many results can be kept; a mask's infinities count as ones."""
+    if not leaf.is_floating_point():
+        return leaf.sum()
+    return weigh(leaf.nan_to_num(torch.nan, 1.0, -1.0)) / max(leaf.numel(), 1)
 
 
 def _shifted(inputs: tuple[Tensor, ...], shifts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -75,7 +75,14 @@ def plain(results: Results, backend: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "backend": backend,
         "cells": [
-            {"layer": row, "transform": column, "by": way, **verdict._asdict()}
+            # The first line of an error, without the trace that torch may print below it.
+            {
+                "layer": row,
+                "transform": column,
+                "by": way,
+                **verdict._asdict(),
+                "detail": verdict.detail[:200].split("\n")[0],
+            }
             for row, cells in results.items()
             for way, verdicts in cells.items()
             for column, verdict in verdicts.items()

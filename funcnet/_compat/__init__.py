@@ -42,6 +42,7 @@ from funcnet._compat.levels import transform_active as transform_active
 from funcnet._compat.levels import unwrap_dead as unwrap_dead
 from funcnet._compat.loops import bare as bare
 from funcnet._compat.loops import cond_node as cond_node
+from funcnet._compat.loops import dependent as dependent
 from funcnet._compat.loops import graphing as graphing
 from funcnet._compat.loops import mapped as mapped
 from funcnet._compat.loops import scan_node as scan_node

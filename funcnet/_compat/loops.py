@@ -6,7 +6,7 @@ a scan is traced unrolled, and a loop or a branch on values asks the tracer for 
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._C import _functorch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from funcnet._compat.levels import tracing
 
@@ -34,6 +35,7 @@ except ImportError:
 class _Thread(threading.local):
     def __init__(self) -> None:
         self.sketches: list[int] = []  # for each around the call, the number below those of the tensors it makes
+        self.flows: list[_Flow] = []
 
 
 _thread = _Thread()
@@ -76,6 +78,47 @@ def sketched() -> Callable[[Tensor], bool]:
         return lambda tensor: False
     start = _thread.sketches[-1]
     return lambda tensor: getattr(bare(tensor), _BORN, 0) > start
+
+
+class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # as above
+    """Follows what is computed from some tensors."""
+
+    def __init__(self, sources: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.reached = {id(t): t for t in map(bare, sources)}  # held, so that no other gets their number
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        return id(bare(tensor)) in self.reached
+
+    def follow(self, given: Any, results: Any) -> None:
+        """Every result of what was given one that is reached is reached."""
+        if any(isinstance(t, Tensor) and t in self for t in tree_leaves(given)):
+            self.reached |= {id(t): t for t in map(bare, filter(torch.is_tensor, tree_leaves(results)))}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        self.follow((args, kwargs), results)
+        return results
+
+
+def dependent(f: Flat, args: Sequence[Tensor], sources: Sequence[bool]) -> list[bool]:
+    """Which results of a function depend on the arguments at True. The function is run for a sketch."""
+    with sketch() if graphing() else nullcontext():
+        own = [t.clone() for t in args]
+        flow = _Flow([t for t, source in zip(own, sources, strict=True) if source])
+        _thread.flows.append(flow)
+        try:
+            with flow:
+                return [result in flow for result in f(*own)]
+        finally:
+            _thread.flows.pop()
+
+
+def _sketch_of(results: Sequence[Tensor], *given: Sequence[Tensor]) -> list[Tensor]:
+    """The results of one turn in the place of a node's, in which all of them may depend on everything given."""
+    for flow in _thread.flows:
+        flow.follow(given, results)
+    return list(results)
 
 
 def bare(tensor: Tensor) -> Tensor:
@@ -129,7 +172,7 @@ def scan_node(body: Flat, carry: Sequence[Tensor], xs: Sequence[Tensor], consts:
     if _thread.sketches:
         results = list(body(*carry, *(x[0] for x in xs), *consts))
         ys = [y.expand(xs[0].shape[0], *y.shape) for y in results[len(carry) :]]
-        return [*results[: len(carry)], *ys]
+        return _sketch_of([*results[: len(carry)], *ys], carry, xs, consts)
     carry, xs, consts = _own(carry, xs, consts)
     return list(scan_op(_separate(body), list(carry), list(xs), consts))
 
@@ -137,7 +180,7 @@ def scan_node(body: Flat, carry: Sequence[Tensor], xs: Sequence[Tensor], consts:
 def while_node(cond: Flat, body: Flat, carry: Sequence[Tensor], consts: Sequence[Tensor]) -> list[Tensor]:
     """The carry after the loop; `cond` gives one predicate."""
     if _thread.sketches:
-        return list(body(*carry, *consts))
+        return _sketch_of(body(*carry, *consts), carry, consts)
     going = _separate(cond)
     carry, consts = _own(carry, consts)
     return list(cast(Any, while_loop_op)(lambda *args: going(*args)[0], _separate(body), carry, consts))
@@ -146,7 +189,7 @@ def while_node(cond: Flat, body: Flat, carry: Sequence[Tensor], consts: Sequence
 def cond_node(pred: Tensor, true: Flat, false: Flat, operands: Sequence[Tensor]) -> list[Tensor]:
     """What one of the branches returns."""
     if _thread.sketches:
-        return list(true(*operands))
+        return _sketch_of(true(*operands), operands)
     return list(cond_op(pred.detach(), _separate(true), _separate(false), *_own(operands)))
 
 

@@ -31,6 +31,10 @@ class Cond:
         """See `Node`."""
         return _compat.cond_node(tensors[0], self.true, self.false, tensors[1:])
 
+    def idle(self, tensors: Sequence[Tensor], needed: Sequence[bool], count: int) -> set[int]:
+        """See `Node`."""
+        return set()
+
     def pulled(self, tensors: Sequence[Tensor], kept: Sequence[Tensor], needed: Sequence[bool], given: Some) -> Some:
         """A choice between the pullbacks of the two, which are run again for it."""
         pred, *operands = tensors

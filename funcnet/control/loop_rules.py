@@ -36,6 +36,10 @@ class While:
         """See `Node`."""
         return _compat.while_node(self.cond, self.body, tensors[: self.carry], tensors[self.carry :])
 
+    def idle(self, tensors: Sequence[Tensor], needed: Sequence[bool], count: int) -> set[int]:
+        """See `Node`."""
+        return set()
+
     def pulled(self, tensors: Sequence[Tensor], kept: Sequence[Tensor], needed: Sequence[bool], given: Some) -> Some:
         """An error: how much there is to keep for the way back is not known when the graph is made."""
         raise TypeError(

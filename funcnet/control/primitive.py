@@ -21,6 +21,7 @@ __all__ = [
     "parts",
     "pull",
     "push",
+    "reached",
     "zeros_for",
 ]
 
@@ -35,6 +36,9 @@ class Node(Protocol):
     @property
     def kept(self) -> int:
         """How many of the results, the last, the backward pass reads."""
+
+    def idle(self, tensors: Sequence[Tensor], needed: Sequence[bool], count: int) -> set[int]:
+        """Which of the `count` results depend on no input that is needed, as far as the node can tell."""
 
     def run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The results, where no transform is left."""
@@ -66,7 +70,8 @@ class _Primitive(torch.autograd.Function):
         ctx.node, *tensors = inputs
         ctx.save_for_backward(*tensors, *output[len(output) - ctx.node.kept :])
         ctx.save_for_forward(*tensors)
-        ctx.inexact = set(inexact(output))
+        _, *needed = ctx.needs_input_grad
+        ctx.inexact = set(inexact(output)) - (ctx.node.idle(tensors, needed, len(output)) if any(needed) else set())
         ctx.mark_non_differentiable(*(t for n, t in enumerate(output) if n not in ctx.inexact))
         ctx.set_materialize_grads(False)
         ctx.strides = [t.stride() for t in output]
@@ -182,6 +187,21 @@ def mapped_in_front(
 def first(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     """The tensor with its mapped axis first, repeated along one if it has none."""
     return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def reached(body: Flat, carry: Sequence[Tensor], rest: Sequence[Tensor], sources: Sequence[bool]) -> list[int]:
+    """The places in the carry that a derivative goes through: inexact, and dependent on the inputs at True.
+
+    Torch has no derivative for some inputs, such as the class weights of a loss, not even a zero one.
+    """
+    active, others = parts(sources, len(carry), len(rest))
+    while not all(active):
+        found = _compat.dependent(body, [*carry, *rest], [*active, *others])
+        grown = [a or b for a, b in zip(active, found[: len(carry)], strict=True)]
+        if grown == active:
+            break
+        active = grown
+    return [n for n in inexact(carry) if active[n]]
 
 
 class Spread(NamedTuple):

@@ -8,7 +8,19 @@ import torch
 from torch import Tensor
 
 from funcnet import _compat
-from funcnet.control.primitive import Flat, Some, apply, filled, inexact, parts, pull, push, spread_through, zeros_for
+from funcnet.control.primitive import (
+    Flat,
+    Some,
+    apply,
+    filled,
+    inexact,
+    parts,
+    pull,
+    push,
+    reached,
+    spread_through,
+    zeros_for,
+)
 
 __all__ = ["Scan", "run"]
 
@@ -37,6 +49,16 @@ class Scan:
         """See `Node`."""
         return self.carry if self.keeps else 0
 
+    def idle(self, tensors: Sequence[Tensor], needed: Sequence[bool], count: int) -> set[int]:
+        """See `Node`."""
+        idle = set(range(self.carry)).difference(self.reached(tensors, needed))
+        return idle | {count - self.carry + n for n in idle} if self.keeps else idle
+
+    def reached(self, tensors: Sequence[Tensor], sources: Sequence[bool]) -> list[int]:
+        """The places in the carry that a derivative goes through."""
+        carry, xs, consts = self.split(tensors)
+        return reached(self.body, carry, [*(x[0] for x in xs), *consts], sources)
+
     def split(self, flat: Sequence[Any]) -> list[list[Any]]:
         """Take something for each input apart: carry, xs, consts."""
         return parts(flat, self.carry, self.xs, len(flat) - self.carry - self.xs)
@@ -59,11 +81,11 @@ class Scan:
         init, xs, consts = self.split(tensors)
         final_ct, ys_ct, kept_ct = parts(given, self.carry, len(given) - 2 * self.carry, self.carry)
         _, x_needed, const_needed = self.split(needed)
-        moving = inexact(init)
+        moving = self.reached(tensors, needed)
         x_at = [n for n in inexact(xs) if x_needed[n]]
         const_at = [n for n in inexact(consts) if const_needed[n]]
         y_at = [n for n, ct in enumerate(ys_ct) if ct is not None]
-        kept_at = [n for n, ct in enumerate(kept_ct) if ct is not None]
+        kept_at = [n for n, ct in enumerate(kept_ct) if ct is not None and n in moving]
         # Where the differentiated ones are among all inputs of a step, and among its results.
         places = [*moving, *(self.carry + self.xs + n for n in const_at), *(self.carry + n for n in x_at)]
         outs = [*moving, *(self.carry + n for n in y_at)]
@@ -87,22 +109,33 @@ class Scan:
         """A scan that carries the tangents of the carry as well."""
         init, xs, consts = self.split(tensors)
         init_t, xs_t, consts_t = self.split(tangents)
-        moving = inexact(init)
+        moving = self.reached(tensors, [t is not None for t in tangents])
         x_at = [n for n in inexact(xs) if xs_t[n] is not None]
         const_at = [n for n in inexact(consts) if consts_t[n] is not None]
         places = [*moving, *(self.carry + n for n in x_at), *(self.carry + self.xs + n for n in const_at)]
         counts = (len(init), len(moving), len(xs), len(x_at), len(consts), len(const_at))
+        kept = len(moving) if self.keeps else 0
 
         def body(*args: Tensor) -> list[Tensor]:
             carry, carry_t, x, x_t, shared, shared_t = parts(args, *counts)
             results, moved = push(self.body, [*carry, *x, *shared], places, [*carry_t, *x_t, *shared_t])
-            return [*results[: self.carry], *moved, *(carry_t if self.keeps else ())]
+            by_place = dict(zip(inexact(results), moved, strict=True))
+            ys_t = (t for n, t in by_place.items() if n >= self.carry)
+            return [*results[: self.carry], *(by_place[n] for n in moving), *ys_t, *(carry_t if self.keeps else ())]
 
         start = [*init, *zeros_for([init_t[n] for n in moving], [init[n] for n in moving])]
         scanned = [*xs, *(xs_t[n] for n in x_at)]
         shared = [*consts, *(consts_t[n] for n in const_at)]
         both = Scan(body, len(start), len(scanned), self.reverse)
-        return run(both, [*start, *scanned, *shared])[len(init) :]
+        results = run(both, [*start, *scanned, *shared])[len(init) :]
+        final_t, ys_t, kept_t = parts(results, len(moving), len(results) - len(moving) - kept, kept)
+
+        def spread(moved: Sequence[Tensor], *front: int) -> list[Tensor]:
+            given = dict(zip(moving, moved, strict=True))
+            zeros = ((n, torch.zeros_like(init[n]).expand((*front, *init[n].shape))) for n in inexact(init))
+            return [given.get(n, zero) for n, zero in zeros]
+
+        return [*spread(final_t), *ys_t, *(spread(kept_t, *xs[0].shape[:1]) if self.keeps else ())]
 
     def mapped(self, info: Any, dims: Sequence[int | None], tensors: Sequence[Tensor]) -> Any:
         """A scan with the mapped axis second in what is scanned over, behind that of the steps."""

@@ -2,11 +2,36 @@
 
 The rooms: `base` states the contract, `values` says what hyperparameters may be, and `leafwise` applies a rule written
 for one leaf to a tree. `scaling`, `weights` and `clipping` hold links that chains share, `wrappers` what goes around
-them, `schedules` the functions of the step count. Then a file per family, in the order state, rule, alias. `fast` and
-`many` make ordinary eager steps fast.
+them, `schedules` the functions of the step count. Then a file per family, in the order state, rule, alias; those of
+torch.optim, with torch's names and numbers, are in `torch_like`. `fast` and `many` make ordinary eager steps fast.
 """
 
+from .. import losses as losses
+from ..losses import convex_kl_divergence as convex_kl_divergence
+from ..losses import cosine_distance as cosine_distance
+from ..losses import cosine_similarity as cosine_similarity
+from ..losses import ctc_loss as ctc_loss
+from ..losses import ctc_loss_with_forward_probs as ctc_loss_with_forward_probs
+from ..losses import generalized_kl_divergence as generalized_kl_divergence
+from ..losses import hinge_loss as hinge_loss
+from ..losses import huber_loss as huber_loss
+from ..losses import kl_divergence as kl_divergence
+from ..losses import l2_loss as l2_loss
+from ..losses import log_cosh as log_cosh
+from ..losses import ntxent as ntxent
+from ..losses import safe_softmax_cross_entropy as safe_softmax_cross_entropy
+from ..losses import sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy
+from ..losses import sigmoid_focal_loss as sigmoid_focal_loss
+from ..losses import smooth_labels as smooth_labels
+from ..losses import softmax_cross_entropy as softmax_cross_entropy
+from ..losses import softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels
+from ..losses import squared_error as squared_error
+from . import assignment as assignment
 from . import contrib as contrib
+from . import perturbations as perturbations
+from . import projections as projections
+from . import schedules as schedules
+from . import second_order as second_order
 from .adabelief import ScaleByBeliefState as ScaleByBeliefState
 from .adabelief import adabelief as adabelief
 from .adabelief import scale_by_belief as scale_by_belief
@@ -129,11 +154,35 @@ from .scaling import ScaleState as ScaleState
 from .scaling import scale as scale
 from .scaling import scale_by_learning_rate as scale_by_learning_rate
 from .scaling import scale_by_schedule as scale_by_schedule
+from .schedules import constant_lr as constant_lr
 from .schedules import constant_schedule as constant_schedule
+from .schedules import cosine_annealing_lr as cosine_annealing_lr
+from .schedules import cosine_annealing_warm_restarts as cosine_annealing_warm_restarts
 from .schedules import cosine_decay_schedule as cosine_decay_schedule
+from .schedules import cosine_onecycle_schedule as cosine_onecycle_schedule
+from .schedules import cyclic_lr as cyclic_lr
+from .schedules import exponential_decay as exponential_decay
+from .schedules import exponential_lr as exponential_lr
 from .schedules import join_schedules as join_schedules
+from .schedules import lambda_lr as lambda_lr
+from .schedules import linear_lr as linear_lr
+from .schedules import linear_onecycle_schedule as linear_onecycle_schedule
 from .schedules import linear_schedule as linear_schedule
+from .schedules import multi_step_lr as multi_step_lr
+from .schedules import multiplicative_lr as multiplicative_lr
+from .schedules import one_cycle_lr as one_cycle_lr
+from .schedules import piecewise_constant_schedule as piecewise_constant_schedule
+from .schedules import piecewise_interpolate_schedule as piecewise_interpolate_schedule
+from .schedules import plot_schedule as plot_schedule
+from .schedules import polynomial_lr as polynomial_lr
+from .schedules import polynomial_schedule as polynomial_schedule
+from .schedules import sequential_lr as sequential_lr
+from .schedules import sgdr_schedule as sgdr_schedule
+from .schedules import step_lr as step_lr
+from .schedules import warmup_constant_schedule as warmup_constant_schedule
 from .schedules import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
+from .schedules import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
+from .schedules import warmup_stable_decay_schedule as warmup_stable_decay_schedule
 from .sgd import TraceState as TraceState
 from .sgd import sgd as sgd
 from .sgd import trace as trace
@@ -143,6 +192,7 @@ from .signs import signum as signum
 from .sm3 import ScaleBySM3State as ScaleBySM3State
 from .sm3 import scale_by_sm3 as scale_by_sm3
 from .sm3 import sm3 as sm3
+from .torch_like import from_torch as from_torch
 from .trust_ratio import ScaleByTrustRatioState as ScaleByTrustRatioState
 from .trust_ratio import fromage as fromage
 from .trust_ratio import lamb as lamb

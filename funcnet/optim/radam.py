@@ -49,12 +49,15 @@ def scale_by_radam(
     ) -> tuple[PyTree, ScaleByAdamState]:
         count, dtype = increment(state.count), precise(state.nu)
         mean, second = unbiased(b1, count, dtype, nesterov), correction(b2, count, dtype)
-        length = longest - 2 * count * (1 - second) / second
+        # What is left after two subtractions, so in double precision wherever there is one.
+        exact = dtype if count.device.type == "mps" else torch.float64
+        gone = correction(b2, count, exact)
+        length = longest - 2 * count * (1 - gone) / gone
         ready = length >= threshold
         # What is not used must be finite too, for the sake of derivatives.
         rho = torch.where(ready, length, 5.0)
         square = (rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho)
-        rectified = torch.sqrt(torch.where(ready, square, 1.0))
+        rectified = torch.sqrt(torch.where(ready, square, 1.0)).to(dtype)
 
         def leaf(g: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             m = b1 * m + (1 - b1) * g

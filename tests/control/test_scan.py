@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
@@ -315,6 +316,33 @@ def test_what_cannot_be_looked_into_is_refused():
     f = lambda w: scan(lambda c, x: (c + torch.func.grad(lambda w: (w * c).sum())(w)[0], None), H, XS)  # noqa: E731
     with pytest.raises(TypeError, match=r"shape \(3, 3\), and hands it to what cannot be looked into.*argument"):
         traced(f)(W)
+
+
+def weighted(w):
+    """A loss whose class weights, of which torch has no derivative, are carried along."""
+
+    def step(carry, x):
+        total, weights, unused = carry
+        loss = F.cross_entropy((x * w)[None], torch.tensor([1]), weight=weights)
+        return (total + loss, weights, 2 * unused), loss * x
+
+    (total, _, unused), ys = scan(step, (torch.zeros((), dtype=w.dtype), H.square() + 1, H), XS)
+    return total * unused.sum() + ys.sum()
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        grad(weighted),
+        lambda w: jvp(weighted, (w,), (H,))[1],
+        lambda w: jvp(grad(weighted), (w,), (H,)),
+        grad(lambda w: (grad(weighted)(w) * H).sum()),
+        lambda w: vmap(grad(weighted))(torch.stack([w, 2 * w])),
+    ],
+    ids=["grad", "jvp", "jvp of grad", "grad of grad", "vmap of grad"],
+)
+def test_carries_that_no_derivative_reaches_have_none(f):
+    close(traced(f)(W[0]), f(W[0]))
 
 
 @pytest.mark.slow

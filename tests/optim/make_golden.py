@@ -62,7 +62,7 @@ def main(names):
     jax.config.update("jax_enable_x64", True)
     FOLDER.mkdir(exist_ok=True)
     params, gradients = jax.tree.map(jax.numpy.asarray, problem())
-    for name in names or ROOMS:
+    for name in set(names) & set(ROOMS) if names else ROOMS:
         entries = {}
         for case in ROOMS[name].OPTIMIZERS + ROOMS[name].LINKS:
             seen = run(case, optax, params, gradients)

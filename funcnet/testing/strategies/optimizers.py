@@ -50,6 +50,38 @@ SCHEDULES: dict[Callable[..., Any], dict[str, st.SearchStrategy[Any]]] = {
         "decay_steps": st.integers(6, 12),
         "end_value": st.sampled_from([0.0, 0.001]),
     },
+    optim.polynomial_schedule: {
+        "init_value": _RATES,
+        "end_value": st.sampled_from([0.0, 0.001]),
+        "power": st.sampled_from([1.0, 2.0]),
+        "transition_steps": _STEPS,
+    },
+    optim.piecewise_constant_schedule: {
+        "init_value": _RATES,
+        "boundaries_and_scales": st.dictionaries(_STEPS, st.sampled_from([0.1, 0.5]), max_size=2),
+    },
+    optim.piecewise_interpolate_schedule: {
+        "interpolate_type": st.sampled_from(["linear", "cosine"]),
+        "init_value": _RATES,
+        "boundaries_and_scales": st.dictionaries(_STEPS, st.sampled_from([0.1, 0.5]), min_size=1, max_size=2),
+    },
+    optim.cosine_onecycle_schedule: {"transition_steps": st.integers(5, 10), "peak_value": _RATES},
+    optim.linear_onecycle_schedule: {"transition_steps": st.integers(5, 10), "peak_value": _RATES},
+    optim.warmup_constant_schedule: {"init_value": _RATES, "peak_value": _RATES, "warmup_steps": _STEPS},
+    optim.warmup_exponential_decay_schedule: {
+        "init_value": st.sampled_from([0.0, 0.01]),
+        "peak_value": _RATES,
+        "warmup_steps": _STEPS,
+        "transition_steps": _STEPS,
+        "decay_rate": st.sampled_from([0.5, 0.9]),
+    },
+    optim.warmup_stable_decay_schedule: {
+        "init_value": st.sampled_from([0.0, 0.01]),
+        "peak_value": _RATES,
+        "warmup_steps": _STEPS,
+        "stable_steps": _STEPS,
+        "decay_steps": _STEPS,
+    },
 }
 """The schedules by factory, with a strategy for each argument."""
 
@@ -67,6 +99,18 @@ OPTIMIZERS: dict[Callable[..., Any], dict[str, st.SearchStrategy[Any]]] = {
     optim.sgd: {"learning_rate": _LEARNING_RATES, "momentum": st.none() | _DECAYS, "nesterov": st.booleans()},
     optim.adam: _ADAM,
     optim.adamw: {**_ADAM, "weight_decay": st.sampled_from([0.0, 0.1])},
+    optim.rmsprop: {"learning_rate": _LEARNING_RATES, "decay": _DECAYS, "momentum": st.none() | _DECAYS},
+    optim.lion: {"learning_rate": _LEARNING_RATES, "b1": _DECAYS, "b2": _DECAYS},
+    **{
+        factory: {"learning_rate": _LEARNING_RATES}
+        for factory in (
+            *(optim.adabelief, optim.adadelta, optim.adafactor, optim.adagrad, optim.adamax, optim.adamaxw, optim.adan),
+            *(optim.amsgrad, optim.lamb, optim.lars, optim.nadam, optim.nadamw, optim.noisy_sgd, optim.novograd),
+            *(optim.optimistic_adam_v2, optim.optimistic_gradient_descent, optim.radam, optim.sign_sgd, optim.signum),
+            *(optim.sm3, optim.yogi),
+        )
+    },
+    **{factory: {"learning_rate": _RATES} for factory in (optim.fromage, optim.optimistic_adam, optim.rprop)},
 }
 """The optimizers by factory, with a strategy for each argument."""
 

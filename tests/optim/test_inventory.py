@@ -1,0 +1,37 @@
+"""No optimizer is forgotten: each is in the registry, or excused with the place where its promises are tested."""
+
+import inspect
+import sys
+from pathlib import Path
+
+from funcnet import optim
+
+sys.path.insert(0, str(Path(__file__).parent))
+from registry import LINKS, OPTIMIZERS
+
+EXCUSED = {
+    "chain named_chain stateless stateless_with_tree_map with_extra_args with_extra_args_support masked labels_by_name "
+    "selective_transform lookahead inject_hyperparams snapshot monitor measure_with_ema multi_transform "
+    "scale_by_schedule": "test_wrappers",
+    "from_torch": "test_from_torch",
+    "differentially_private_aggregate dpsgd": "test_private",
+    "scale_by_backtracking_linesearch scale_by_zoom_linesearch": "test_lbfgs",
+    "hutchinson_estimator_diag_hessian": "test_hutchinson",
+    # Under the names of the optimizers that they make.
+    "scale_by_dog scale_by_dowg scale_by_muon scale_by_sophia": "cases_contrib",
+}
+
+
+def factories():
+    for name, value in (vars(optim) | vars(optim.contrib)).items():
+        returns = str(inspect.signature(value).return_annotation) if inspect.isfunction(value) else ""
+        if "GradientTransformation" in returns and not name.startswith("_"):
+            yield name
+
+
+def test_every_transformation_is_in_the_registry_or_excused():
+    listed = {case.name for case in OPTIMIZERS + LINKS}
+    assert set(factories()) - listed - set(" ".join(EXCUSED).split()) == set()
+    assert len(set(factories())) > 100
+    for room in EXCUSED.values():
+        assert (Path(__file__).parent / f"{room}.py").exists()
