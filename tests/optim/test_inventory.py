@@ -15,6 +15,7 @@ EXCUSED = {
     "scale_by_schedule": "test_wrappers",
     "from_torch": "test_from_torch",
     "differentially_private_aggregate dpsgd": "test_private",
+    "soap scale_by_soap": "test_soap",
     "scale_by_backtracking_linesearch scale_by_zoom_linesearch": "test_lbfgs",
     "hutchinson_estimator_diag_hessian": "test_hutchinson",
     # Under the names of the optimizers that they make.

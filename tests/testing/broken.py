@@ -244,10 +244,17 @@ class KnowsGradMode(nn.Module):
         return x if torch.is_grad_enabled() else 2 * x
 
 
+def long(x):
+    """Takes time enough for another thread to come between, on a busy machine as well."""
+    for _ in range(20):
+        x = x.tanh().sin().cos()
+    return x
+
+
 class SharesGlobal(nn.Module):
     def forward(self, x):
         SHARED["x"] = x
-        y = x.tanh().sin().cos()
+        y = long(x)
         return y * SHARED["x"]
 
 
@@ -256,7 +263,7 @@ class SharesClassAttribute(nn.Module):
 
     def forward(self, x):
         SharesClassAttribute.x = x
-        y = x.tanh().sin().cos()
+        y = long(x)
         return y * SharesClassAttribute.x
 
 
@@ -265,7 +272,7 @@ class SharesStack(nn.Module):
 
     def forward(self, x):
         self.stack.append(x)
-        y = x.tanh().sin().cos()
+        y = long(x)
         return y * self.stack.pop(0)
 
 

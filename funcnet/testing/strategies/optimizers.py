@@ -130,7 +130,7 @@ def optimizers() -> st.SearchStrategy[Recipe]:
 
     >>> from hypothesis import find
     >>> find(optimizers(), lambda recipe: True)
-    sgd(learning_rate=0.1, momentum=None, nesterov=False)
+    fromage(learning_rate=0.1)
     """
     return _recipes(OPTIMIZERS)
 
