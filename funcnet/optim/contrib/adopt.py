@@ -60,7 +60,7 @@ def scale_by_adopt(
         bound: Any = clip_value_fn(count)
         started = (state.count > 0).to(count.dtype)
         # Both means are zero before the first step, so their decays need no exception there.
-        fresh, fresh_square = started * (1 - b1), 1 - started * b2
+        fresh, fresh_square = started * (1 - b1), 1 - started + started * (1 - b2)
 
         def leaf(g: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             normal = g / torch.clamp(root(v), eps)
