@@ -1,6 +1,5 @@
 """`Model`: any torch module's constructor as two pure functions, `init` and `apply`."""
 
-import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -9,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from funcnet import _compat, random, tree
-from funcnet.pure import Body, MissingKeyError, PureMode, Skeleton
-from funcnet.pure.calls import Hooks, innermost, method_of, versions
+from funcnet.pure import PureMode, Skeleton
+from funcnet.pure.calls import Hooks, method_of, versions
+from funcnet.pure.refusals import check_call, locate, refuse_tensors, refuse_writing
 
 __all__ = ["Model", "Params", "State"]
 
@@ -50,7 +50,7 @@ class Model:
             )
         self._constructor: Callable[[], nn.Module] | None = lambda: constructor(*args, **kwargs)
         self._name = getattr(constructor, "__name__", type(constructor).__name__)
-        _check_call(constructor, self._name, args, kwargs)
+        check_call(constructor, self._name, args, kwargs)
         self._skeleton: Skeleton | None = None
         self._building = threading.Lock()
 
@@ -177,14 +177,14 @@ class Model:
             with mode:
                 output = method_of(body.module, method)(*args, **kwargs)
         except Exception as error:
-            _locate(error, body, self, train)
+            locate(error, body, repr(self), train)
             raise
         finally:
             if hooks is not None:
                 hooks.remove()
         changed = body.changed(filled)
         if versions((*values.values(), *args)) != before:
-            self._refuse_writing(before, values, args)
+            refuse_writing(repr(self), before, values, args)
         written = {name: copy for name, copy in lent.items() if _written(copy)}
         news = written | changed | mode.updates
         new_state = {name: news.get(name, value) for name, value in state.items()}
@@ -252,45 +252,8 @@ class Model:
         except (KeyError, AttributeError):
             good = False
         if not good:
-            self._refuse(skeleton, params, state)
+            refuse_tensors(repr(self), skeleton, params, state)
         return values
-
-    def _refuse_writing(self, before: list[int], values: dict[str, Tensor], args: tuple[Any, ...]) -> None:
-        names = [*map(repr, values), *(f"its argument {i}" for i in range(len(args)))]
-        after = versions((*values.values(), *args))
-        wrote = [name for name, a, b in zip(names, before, after, strict=True) if a != b]
-        raise RuntimeError(
-            f"{self!r} wrote into {', '.join(wrote[:5])} in place, so the caller's tensor is changed, and the same "
-            f"call would give another result now. Compute out of place (w * 0.5, relu without inplace=True), keep what "
-            f"changes in a buffer, which comes back as new state, or pass a copy."
-        )
-
-    def _refuse(self, skeleton: Skeleton, params: Params, state: State) -> None:
-        both = sorted(params.keys() & state.keys())
-        if both:
-            raise tree.TreeMismatchError(
-                f"{both[0]!r} is in params and in state{f' (and {len(both) - 1} more)' if len(both) > 1 else ''}: each "
-                f"tensor of {self!r} belongs to one of them. Write tree.split and tree.merge to move leaves."
-            )
-        leaves = skeleton.leaves
-        # What was moved to the other dict is judged where it is; the rest where it belongs.
-        want_params = {n: f.like for n, f in leaves.items() if n in params or (f.trainable and n not in state)}
-        want_state = {n: f.like for n, f in leaves.items() if n not in want_params}
-        tree.check_like(params, want_params, what="params", against=repr(self))
-        tree.check_like(state, want_state, what="state", against=repr(self))
-        tree.check_like(params, want_params, what="params", against=repr(self), dtype=True)
-        tree.check_like(state, want_state, what="state", against=repr(self), dtype=True)
-
-
-def _check_call(constructor: Callable[..., Any], name: str, args: Any, kwargs: Any) -> None:
-    try:
-        signature = inspect.signature(constructor)
-    except (TypeError, ValueError):
-        return
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise TypeError(f"Model({name}, ...) cannot call {name}{signature}: {error}.") from None
 
 
 def _written(lent: Tensor) -> bool:
@@ -299,17 +262,3 @@ def _written(lent: Tensor) -> bool:
     The wrappers of a transform do not count.
     """
     return _compat.transform_active() or lent.is_inference() or lent._version > 0
-
-
-def _locate(error: Exception, body: Body, model: Model, train: bool) -> None:
-    """Say in an error which submodule it arose in."""
-    path = innermost(error.__traceback__, body)
-    where = repr(model)
-    if path:
-        where = f"submodule {path!r} ({type(body.module.get_submodule(path)).__name__}) of {model!r}"
-    if isinstance(error, MissingKeyError):
-        how = "train=True, " if train else ""
-        raise MissingKeyError(
-            f"{where} {error}. Write model.apply(params, state, x, {how}key=random.key(0))."
-        ) from None
-    error.add_note(f"raised in {where}")

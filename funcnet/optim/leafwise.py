@@ -1,6 +1,6 @@
 """A rule for one leaf, applied to every leaf of a tree."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from typing import Any
 
@@ -10,11 +10,8 @@ from torch import Tensor
 from ..tree import PyTree, flatten, map, unflatten
 from ..tree.mismatch import match
 from . import fast
-from .many import Many
+from .packs import Packs
 from .values import Scalar, correction, increment
-
-# Elements in a leaf: above, temporaries of the whole tree cost more memory than launching them singly costs time.
-_SMALL = 1 << 16
 
 
 def each(
@@ -33,11 +30,11 @@ def each(
 
     Args:
         rule: `rule(g, *states, p) -> (u, *new_states)`, in the order of `state` and then `own`; `p` is given only where
-            `params` are, and `u` alone may be returned where there is no state. It uses operators and functions of
-            torch (not methods of tensors), since `g` may stand for many leaves at once.
+            `params` are, and `u` alone may be returned where there is no state. It works element by element, since
+            `g` may be many leaves as one vector.
         updates: the tree that `g` comes from.
         params: the parameters, if the rule wants them.
-        alone: give the rule true tensors, one leaf at a time: for rules that look at shapes.
+        alone: give the rule one leaf at a time: for rules that look at shapes, or sum.
         own: further trees of the state, whose leaves have shapes of their own; the rule then works `alone`.
         state: trees like the parameters, under the names that they have in the state; the names are for errors.
 
@@ -60,24 +57,20 @@ def each(
     kinds = [[leaf.dtype for leaf in column] for column in columns]
     if params is not None:
         columns.append(match(params, wanted, "params", against))
-    columns = [[leaf.to(wide(leaf.dtype)) for leaf in column] for column in columns]
-    if not alone and not own and _small(columns[0]) and fast.usable(*columns):
-        rows = zip(*[many.leaves for many in _tuple(rule(*[Many(column) for column in columns]))], strict=True)
+    packs = Packs(columns[0]) if not alone and not own and fast.usable(*columns) else None
+    if packs is not None:
+        found = [_rounded(rule, row, [kind[0] for kind in kinds]) for row in packs.rows(columns)]
     else:
-        rows = (_tuple(rule(*row)) for row in zip(*columns, strict=True))  # type: ignore[assignment]  # same members
-    results = [
-        [value.to(dtype) for value, dtype in zip(row, dtypes, strict=True)]
-        for row, dtypes in zip(rows, zip(*kinds, strict=True), strict=True)
-    ]
-    return tuple(unflatten(treedef, [row[n] for row in results]) for n in range(len(kinds)))
+        found = [_rounded(rule, row, ks) for row, *ks in zip(zip(*columns, strict=True), *kinds, strict=True)]
+    results = ([row[n] for row in found] for n in range(len(kinds)))
+    return tuple(unflatten(treedef, packs.leaves(result) if packs else result) for result in results)
 
 
-def _tuple(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _small(values: list[Tensor]) -> bool:
-    return sum(value.numel() for value in values) < _SMALL * len(values)
+def _rounded(rule: Callable[..., Any], row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
+    """What the rule makes of values in at least float32, in these dtypes."""
+    values = rule(*[leaf.to(wide(leaf.dtype)) for leaf in row])
+    values = values if isinstance(values, tuple) else (values,)
+    return [value.to(dtype) for value, dtype in zip(values, dtypes, strict=True)]
 
 
 def total(rule: Callable[..., Any], tree: PyTree, *rest: PyTree) -> Tensor:
@@ -90,14 +83,10 @@ def total(rule: Callable[..., Any], tree: PyTree, *rest: PyTree) -> Tensor:
     """
     values, _ = flatten(tree)
     columns = [values, *[match(other, tree, f"tree {i} of total", "tree 1") for i, other in enumerate(rest, start=2)]]
-    columns = [[leaf.to(wide(leaf.dtype)) for leaf in column] for column in columns]
     if not values:
         return torch.zeros(())
-    if _small(values) and fast.usable(*columns):
-        summands = rule(*[Many(column) for column in columns]).leaves
-    else:
-        summands = [rule(*row) for row in zip(*columns, strict=True)]
-    return reduce(torch.add, [torch.sum(summand) for summand in summands])
+    rows = Packs(values).rows(columns) if fast.usable(*columns) else zip(*columns, strict=True)
+    return reduce(torch.add, [torch.sum(rule(*[leaf.to(wide(leaf.dtype)) for leaf in row])) for row in rows])
 
 
 def inner(left: PyTree, right: PyTree) -> Tensor:
@@ -147,7 +136,7 @@ def root(x: Any, degree: int = 2) -> Any:
 
     What it divides is 0 as well where a running mean of squares is, so that the derivative of the quotient is right.
     """
-    if isinstance(x, Many) or fast.usable([x]):  # no derivative is asked, and passes over memory are spared
+    if fast.usable([x]):  # no derivative is asked, and passes over memory are spared
         return _root(x, degree)
     zero = x == 0
     return torch.where(zero, 0.0, _root(torch.where(zero, 1.0, x), degree))

@@ -39,7 +39,6 @@ def scale_by_radam(
     """
     decay_rate(b1, "b1"), decay_rate(b2, "b2"), scalar(eps, "eps")
     scalar(eps_root, "eps_root"), scalar(threshold, "threshold")
-    longest = 2 / (1 - b2) - 1
 
     def init(params: PyTree) -> ScaleByAdamState:
         return ScaleByAdamState(count=zero_count(params), mu=moment_zeros(params), nu=square_zeros(params))
@@ -49,15 +48,8 @@ def scale_by_radam(
     ) -> tuple[PyTree, ScaleByAdamState]:
         count, dtype = increment(state.count), precise(state.nu)
         mean, second = unbiased(b1, count, dtype, nesterov), correction(b2, count, dtype)
-        # What is left after two subtractions, so in double precision wherever there is one.
-        exact = dtype if count.device.type == "mps" else torch.float64
-        gone = correction(b2, count, exact)
-        length = longest - 2 * count * (1 - gone) / gone
+        length, rectified = rectification(b2, count, dtype)
         ready = length >= threshold
-        # What is not used must be finite too, for the sake of derivatives.
-        rho = torch.where(ready, length, 5.0)
-        square = (rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho)
-        rectified = torch.sqrt(torch.where(ready, square, 1.0)).to(dtype)
 
         def leaf(g: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             m = b1 * m + (1 - b1) * g
@@ -69,6 +61,17 @@ def scale_by_radam(
         return moved, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return GradientTransformation(init, update)
+
+
+def rectification(b2: Scalar, count: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    r"""$\rho_t$, and $r_t$ where that is above 4 (1 elsewhere, so that derivatives are finite)."""
+    # What is left after two subtractions, so in double precision wherever there is one.
+    exact = dtype if count.device.type == "mps" else torch.float64
+    longest, gone = 2 / (1 - b2) - 1, correction(b2, count, exact)
+    length = longest - 2 * count * (1 - gone) / gone
+    rho = torch.where(length > 4, length, 5.0)
+    square = (rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho)
+    return length, torch.sqrt(torch.where(length > 4, square, 1.0)).to(dtype)
 
 
 def radam(

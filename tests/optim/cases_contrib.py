@@ -56,7 +56,12 @@ OPTIMIZERS = [
     Difference("adopt", {"nesterov": True}, COSINE),
     Difference("cocob", {"learning_rate": 1.0}, drawn={"learning_rate": RATE, "alpha": st.floats(1.0, 200.0)}),
     Difference("cocob", {"learning_rate": 1.0, "alpha": 10.0, "eps": 1e-2, "weight_decay": 0.1}),
-    Contrib("dadapt_adamw", {"learning_rate": 1.0}, tuned={"estim_lr0": 1e-2}, drawn={"learning_rate": RATE}),
+    Contrib(  # at a constant rate of 1 it circles the parabola's foot
+        "dadapt_adamw",
+        {"learning_rate": 1.0},
+        tuned={"estim_lr0": 1e-2, "learning_rate": 0.3},
+        drawn={"learning_rate": RATE},
+    ),
     Contrib(
         "dadapt_adamw",
         {"learning_rate": 1.0, "betas": (0.8, 0.9), "eps": 1e-3, "estim_lr0": 1e-2, "weight_decay": 0.1},

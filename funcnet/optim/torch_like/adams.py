@@ -8,6 +8,7 @@ from torch import Tensor
 from ...tree import PyTree
 from ..base import GradientTransformation
 from ..leafwise import moment_zeros, root
+from ..radam import rectification
 from ..values import Scalar, ScalarOrSchedule, correction
 from .common import decays_of, nonnegative, scalar_start, transformation
 
@@ -163,15 +164,11 @@ def radam(
     r"""Adam times $r_t$ where $\rho_t > 5$, and $u = -\eta\, \hat m$ before (arXiv:1908.03265); see `optim.radam`."""
     b1, b2 = decays_of(betas)
     nonnegative(eps=eps)
-    longest = 2 / (1 - b2) - 1
 
     def at(step: Tensor, lr: Scalar) -> Any:
         rate, second = -lr / correction(b1, step, step.dtype), correction(b2, step, step.dtype)
-        length = longest - 2 * step * (1 - second) / second
-        ready = length > 5
-        rho = torch.where(ready, length, 6.0)  # what is not used must be finite too, for the sake of derivatives
-        square = (rho - 4) * (rho - 2) * longest / ((longest - 4) * (longest - 2) * rho)
-        rectified = torch.sqrt(torch.where(ready, square, 1.0)) * torch.sqrt(second)
+        length, rectified = rectification(b2, step, step.dtype)
+        ready, rectified = length > 5, rectified * torch.sqrt(second)
 
         def leaf(g: Tensor, p: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, ...]:
             m = b1 * m + (1 - b1) * g

@@ -1,0 +1,72 @@
+"""What a call of a model is refused with: which tensor, in which submodule, and what to write instead."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from funcnet import tree
+from funcnet.pure.calls import innermost, versions
+from funcnet.pure.mode import MissingKeyError
+from funcnet.pure.skeleton import Body, Skeleton
+
+__all__ = ["check_call", "locate", "refuse_tensors", "refuse_writing"]
+
+
+def check_call(
+    constructor: Callable[..., nn.Module], name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> None:
+    """Raise `TypeError` where a constructor cannot be called with these arguments."""
+    try:
+        signature = inspect.signature(constructor)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"Model({name}, ...) cannot call {name}{signature}: {error}.") from None
+
+
+def refuse_writing(model: str, before: Sequence[int], values: Mapping[str, Tensor], args: Sequence[Any]) -> None:
+    """Raise `RuntimeError` for the tensors whose versions are no longer what they were `before` the call."""
+    names = [*map(repr, values), *(f"its argument {i}" for i in range(len(args)))]
+    after = versions((*values.values(), *args))
+    wrote = [name for name, a, b in zip(names, before, after, strict=True) if a != b]
+    raise RuntimeError(
+        f"{model} wrote into {', '.join(wrote[:5])} in place, so the caller's tensor is changed, and the same "
+        f"call would give another result now. Compute out of place (w * 0.5, relu without inplace=True), keep what "
+        f"changes in a buffer, which comes back as new state, or pass a copy."
+    )
+
+
+def refuse_tensors(model: str, skeleton: Skeleton, params: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Raise `TreeMismatchError` for tensors that are not those of the skeleton."""
+    both = sorted(params.keys() & state.keys())
+    if both:
+        raise tree.TreeMismatchError(
+            f"{both[0]!r} is in params and in state{f' (and {len(both) - 1} more)' if len(both) > 1 else ''}: each "
+            f"tensor of {model} belongs to one of them. Write tree.split and tree.merge to move leaves."
+        )
+    leaves = skeleton.leaves
+    # What was moved to the other dict is judged where it is; the rest where it belongs.
+    want_params = {n: f.like for n, f in leaves.items() if n in params or (f.trainable and n not in state)}
+    want_state = {n: f.like for n, f in leaves.items() if n not in want_params}
+    tree.check_like(params, want_params, what="params", against=model)
+    tree.check_like(state, want_state, what="state", against=model)
+    tree.check_like(params, want_params, what="params", against=model, dtype=True)
+    tree.check_like(state, want_state, what="state", against=model, dtype=True)
+
+
+def locate(error: Exception, body: Body, model: str, train: bool) -> None:
+    """Say in an error which submodule it arose in; a missing key is raised anew, with the call to write."""
+    path = innermost(error.__traceback__, body)
+    where = model
+    if path:
+        where = f"submodule {path!r} ({type(body.module.get_submodule(path)).__name__}) of {model}"
+    if isinstance(error, MissingKeyError):
+        how = "train=True, " if train else ""
+        raise MissingKeyError(
+            f"{where} {error}. Write model.apply(params, state, x, {how}key=random.key(0))."
+        ) from None
+    error.add_note(f"raised in {where}")
