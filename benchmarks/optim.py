@@ -66,13 +66,13 @@ def torch_step(name: str, how: str, params: dict[str, torch.Tensor], grads: dict
     return getattr(torch.optim, kind)(own, lr=RATE, **kwargs, **{how: True}).step
 
 
-def funcnet_step(name: str, compiled: bool, params: Any, grads: Any) -> Callable[[], None]:
-    """A pure update and its application; compiled, it donates what it replaces."""
+def funcnet_step(name: str, compiled: bool, params: Any, grads: Any, donate: bool = True) -> Callable[[], None]:
+    """A pure update and its application, which donates what it replaces."""
     kwargs, _, _ = OPTIMIZERS[name]
     optimizer = getattr(optim, name)(RATE, **kwargs)
 
     def step(params: Any, state: Any, grads: Any) -> Any:
-        return optim.advance(optimizer, grads, state, params)
+        return optim.advance(optimizer, grads, state, params, donate=donate)
 
     run = jit(step, donate=(0, 1)) if compiled else step
     now = tree.map(torch.clone, params), optimizer.init(params)
@@ -127,7 +127,8 @@ def ways(name: str, params: Any, grads: Any) -> dict[str, Callable[[], Any]]:
     found = {f"torch {how}": torch_step(name, how, params, grads) for how in ("foreach", "compiled")}
     if name in ("adam", "adamw", "sgd"):
         found["torch fused"] = torch_step(name, "fused", params, grads)
-    found["funcnet eager"] = funcnet_step(name, False, params, grads)
+    found["funcnet eager"] = funcnet_step(name, False, params, grads, donate=False)
+    found["funcnet donating"] = funcnet_step(name, False, params, grads)
     found["funcnet compiled"] = funcnet_step(name, True, params, grads)
     if importlib.util.find_spec("optax"):
         found["optax jit"] = optax_step(name, params, grads)

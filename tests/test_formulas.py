@@ -217,3 +217,26 @@ def test_tangents_without_the_batch_of_their_primal_compile():
 
     scales = random.normal(random.key(6), (2,), torch.float64)
     torch.testing.assert_close(jit(vmap(g), backend="aot_eager")(scales), torch.stack([g(s) for s in scales]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: nn.AdaptiveAvgPool1d(1), (3, 4, 5)),
+        (lambda: nn.AdaptiveAvgPool2d(1), (3, 4, 5, 6)),
+        (lambda: nn.AdaptiveAvgPool2d((1, 1)), (4, 5, 6)),
+        (lambda: nn.AdaptiveAvgPool2d((1, None)), (3, 4, 5, 6)),
+        (lambda: nn.AdaptiveAvgPool3d(1), (3, 4, 5, 2, 3)),
+        (lambda: nn.AdaptiveAvgPool2d(2), (3, 4, 5, 6)),
+    ],
+)
+def test_adaptive_pooling_is_mapped_whatever_the_layout(layer, shape):
+    # torch warns of a slow loop for channels that come last in memory: warnings are errors here
+    model = Model(layer)
+    plain = random.normal(random.key(3), (3, *shape), torch.float64)
+    last = plain.movedim(-len(shape) + 1, -1).contiguous().movedim(-1, -len(shape) + 1)
+    for x in (plain, last):
+        got = vmap(lambda x: model({}, {}, x))(x)
+        torch.testing.assert_close(got, torch.stack([layer()(row) for row in x]))
+        got = vmap(grad(lambda x: scalar(lambda x: model({}, {}, x))(x)))(x)
+        torch.testing.assert_close(got, torch.stack([grad(scalar(layer()))(row) for row in x]))

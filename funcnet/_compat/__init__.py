@@ -19,11 +19,10 @@ from funcnet._compat.flops import storage_of as storage_of
 from funcnet._compat.kernels import BATCH_NORM as BATCH_NORM
 from funcnet._compat.kernels import batch_norm_statistics as batch_norm_statistics
 from funcnet._compat.kernels import foreach as foreach
-from funcnet._compat.kernels import foreach_add as foreach_add
-from funcnet._compat.kernels import foreach_add_ as foreach_add_
-from funcnet._compat.kernels import foreach_mul as foreach_mul
 from funcnet._compat.kernels import fused_adam as fused_adam
+from funcnet._compat.kernels import fused_sgd as fused_sgd
 from funcnet._compat.kernels import gamma_grad as gamma_grad
+from funcnet._compat.kernels import joined as joined
 from funcnet._compat.kernels import samplers as samplers
 from funcnet._compat.levels import autocast_state as autocast_state
 from funcnet._compat.levels import bare_forward_mode as bare_forward_mode

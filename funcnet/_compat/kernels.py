@@ -1,33 +1,37 @@
 """Kernels that torch's public functions do not reach."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import torch
 
+_Leaves = list[torch.Tensor] | tuple[torch.Tensor, ...]
+
 
 def fused_adam(
-    updates: list[torch.Tensor],
-    grads: list[torch.Tensor],
-    mu: list[torch.Tensor],
-    nu: list[torch.Tensor],
+    params: _Leaves,
+    grads: _Leaves,
+    mu: _Leaves,
+    nu: _Leaves,
     step: torch.Tensor,
     lr: float | torch.Tensor,
     b1: float,
     b2: float,
     eps: float,
+    weight_decay: float,
 ) -> bool:
-    """Adam's moments and step in one kernel: `mu`, `nu` and `updates` are written, the last by `-lr * mu_hat / (...)`.
+    """A step of AdamW in one kernel, which writes `params`, `mu` and `nu`.
 
     All lists have one device and dtype, and hold contiguous tensors; `step` is a float32 count that starts at 1.
     False, with nothing written, where this torch has no such kernel for the device. The kernel is what
-    `torch.optim.Adam(fused=True)` runs. Checked on 2.15.0, CPU.
+    `torch.optim.AdamW(fused=True)` runs. Checked on 2.15.0, CPU.
     """
-    kernel = getattr(torch, "_fused_adam_", None)
+    kernel = getattr(torch, "_fused_adamw_", None)
     if kernel is None or grads[0].device.type not in ("cpu", "cuda"):
         return False
     kernel(
-        updates,
+        params,
         grads,
         mu,
         nu,
@@ -36,7 +40,7 @@ def fused_adam(
         lr=lr,
         beta1=b1,
         beta2=b2,
-        weight_decay=0.0,
+        weight_decay=weight_decay,
         eps=eps,
         amsgrad=False,
         maximize=False,
@@ -44,38 +48,53 @@ def fused_adam(
     return True
 
 
-_Leaves = list[torch.Tensor] | tuple[torch.Tensor, ...]
+def fused_sgd(
+    params: _Leaves, grads: _Leaves, sums: _Leaves, lr: float | torch.Tensor, momentum: float, nesterov: bool
+) -> bool:
+    """A step of gradient descent with momentum in one kernel, which writes `params` and `sums`.
 
-
-def foreach(name: str) -> Callable[..., Any] | None:
-    """The kernel that does an operation to every tensor of a list, or None where this torch has none.
-
-    Checked on 2.15.0.
+    As `fused_adam`; the kernel is what `torch.optim.SGD(fused=True)` runs. Checked on 2.15.0, CPU.
     """
-    return getattr(torch, f"_foreach_{name}", None)
+    kernel = getattr(torch, "_fused_sgd_", None)
+    if kernel is None or grads[0].device.type not in ("cpu", "cuda"):
+        return False
+    kernel(
+        params,
+        grads,
+        sums,
+        weight_decay=0.0,
+        momentum=momentum,
+        lr=lr,
+        dampening=0.0,
+        nesterov=nesterov,
+        maximize=False,
+        is_first_step=False,
+    )
+    return True
 
 
-def foreach_add(left: _Leaves, right: _Leaves, alpha: float = 1.0) -> _Leaves:
-    """`left + alpha * right`, leaf by leaf in as few kernels as the device can. Checked on 2.15.0."""
-    if not hasattr(torch, "_foreach_add"):
-        return [torch.add(a, b, alpha=alpha) for a, b in zip(left, right, strict=True)]
-    return torch._foreach_add(left, right, alpha=alpha)
+def foreach(name: str) -> Callable[..., Any]:
+    """The kernel that does an operation to every tensor of a list in as few launches as the device can.
+
+    Where this torch has none, the operation leaf by leaf. A name that ends in `_` writes in place, into the list that
+    comes first. Checked on 2.15.0.
+    """
+    kernel: Callable[..., Any] | None = getattr(torch, f"_foreach_{name}", None)
+    return kernel if kernel is not None else partial(_leaf_by_leaf, name)
 
 
-def foreach_add_(left: _Leaves, right: _Leaves, alpha: float = 1.0) -> None:
-    """`left += alpha * right`, for lists that the caller has just made. Checked on 2.15.0."""
-    if hasattr(torch, "_foreach_add_"):
-        torch._foreach_add_(left, right, alpha=alpha)
-        return
-    for a, b in zip(left, right, strict=True):
-        a.add_(b, alpha=alpha)
+def _leaf_by_leaf(name: str, leaves: _Leaves, *rest: Any, **kwargs: Any) -> list[torch.Tensor]:
+    columns = [value if isinstance(value, list | tuple) else [value] * len(leaves) for value in rest]
+    return [getattr(leaf, name)(*row, **kwargs) for leaf, *row in zip(leaves, *columns, strict=True)]
 
 
-def foreach_mul(values: _Leaves, factor: float | torch.Tensor) -> _Leaves:
-    """Every leaf times one number or 0-dim tensor. Checked on 2.15.0."""
-    if not hasattr(torch, "_foreach_mul"):
-        return [value * factor for value in values]
-    return torch._foreach_mul(values, cast(Any, factor))  # its number and its tensor are two overloads
+def joined(leaves: _Leaves) -> torch.Tensor:
+    """All elements of some tensors, of one dtype and device, as one new vector. Checked on 2.15.0."""
+    kernel = getattr(torch._C._nn, "flatten_dense_tensors", None)
+    if kernel is None:
+        return torch.cat([leaf.reshape(-1) for leaf in leaves])
+    vector: torch.Tensor = kernel(leaves)
+    return vector
 
 
 @torch.library.custom_op("funcnet::gamma_grad", mutates_args=())

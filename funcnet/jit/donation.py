@@ -19,12 +19,18 @@ class DonatedTensorError(RuntimeError):
     __module__ = "funcnet"
 
 
-def poison_class(function: str, where: str) -> type[Tensor]:
-    """The class that a donated leaf takes on: a tensor that raises, saying where it went, on any use."""
+def poison_class(function: str, where: str, instead: str = "") -> type[Tensor]:
+    """The class that a donated leaf takes on: a tensor that raises, saying where it went, on any use.
+
+    `instead` ends the message, for what is no jitted step over one tree.
+    """
+    instead = instead or (
+        f"Use the tree that {function} returned (`ts, metrics = {function}(ts, batch)`), copy what you need before the "
+        "call (`tree.map(torch.clone, ts)`), or jit without donate=."
+    )
     message = (
-        f"{where} was donated to {function}, which reused its memory for the result: it cannot be read any more. Use "
-        f"the tree that {function} returned (`ts, metrics = {function}(ts, batch)`), copy what you need before the "
-        f"call (`tree.map(torch.clone, ts)`), or jit without donate=."
+        f"{where} was donated to {function}, which reused its memory for the result: it cannot be read any more. "
+        f"{instead}"
     )
 
     class Donated(Tensor):

@@ -72,9 +72,7 @@ from .base import apply_updates as apply_updates
 from .base import chain as chain
 from .base import identity as identity
 from .base import named_chain as named_chain
-from .base import set_to_zero as set_to_zero
 from .base import stateless as stateless
-from .base import stateless_with_tree_map as stateless_with_tree_map
 from .base import with_extra_args as with_extra_args
 from .base import with_extra_args_support as with_extra_args_support
 from .clipping import AdaptiveGradClipState as AdaptiveGradClipState
@@ -189,6 +187,8 @@ from .sgd import trace as trace
 from .signs import scale_by_sign as scale_by_sign
 from .signs import sign_sgd as sign_sgd
 from .signs import signum as signum
+from .simple import set_to_zero as set_to_zero
+from .simple import stateless_with_tree_map as stateless_with_tree_map
 from .sm3 import ScaleBySM3State as ScaleBySM3State
 from .sm3 import scale_by_sm3 as scale_by_sm3
 from .sm3 import sm3 as sm3

@@ -215,7 +215,9 @@ def _folded(
     scheduled = learning_rate is not None and is_schedule(learning_rate, "learning_rate")
     constant, schedule = cast(Scalar, learning_rate), cast(Schedule, learning_rate)  # one of them, as `scheduled` tells
 
-    def run(updates: PyTree, state: tuple[Any, ...], params: PyTree, onto: bool) -> tuple[PyTree, Any] | None:
+    def run(
+        updates: PyTree, state: tuple[Any, ...], params: PyTree, onto: bool, donate: bool = False
+    ) -> tuple[PyTree, Any] | None:
         if learning_rate is None or not isinstance(state, tuple) or len(state) != links:
             return None
         own, last = state[0], state[-1]
@@ -227,7 +229,7 @@ def _folded(
         unseen = params is None and links == 2
         weights = None if unseen else match(needed(params, "adamw"), own.mu, "params", "state.mu")
         count = increment(own.count)
-        new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights, onto)
+        new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights, onto, donate)
         if new is None:
             return None
         adam_state = ScaleByAdamState(count=count, mu=unflatten(treedef, new[1]), nu=unflatten(treedef, new[2]))
@@ -240,8 +242,10 @@ def _folded(
         folded = run(updates, state, params, onto=False)
         return folded if folded is not None else reference.update(updates, state, params, **extra)
 
-    def advancing(updates: PyTree, state: tuple[Any, ...], params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
-        folded = run(updates, state, params, onto=True)
-        return folded if folded is not None else advance(reference, updates, state, params, **extra)
+    def advancing(
+        updates: PyTree, state: tuple[Any, ...], params: PyTree, donate: bool, **extra: Any
+    ) -> tuple[PyTree, Any]:
+        folded = run(updates, state, params, onto=True, donate=donate)
+        return folded if folded is not None else advance(reference, updates, state, params, donate=donate, **extra)
 
     return Advancing.of(GradientTransformation(reference.init, update), advancing)

@@ -22,13 +22,12 @@ What every transformation promises:
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
-import torch
-
-from ..tree import PyTree, flatten, map, unflatten
+from ..tree import PyTree, flatten, unflatten
 from ..tree.mismatch import match
 from . import fast
+from .giving import may_give
 
 __all__ = [
     "EmptyState",
@@ -44,9 +43,7 @@ __all__ = [
     "chain",
     "identity",
     "named_chain",
-    "set_to_zero",
     "stateless",
-    "stateless_with_tree_map",
     "with_extra_args",
     "with_extra_args_support",
 ]
@@ -91,23 +88,36 @@ class Advancing(GradientTransformation):
 
     @classmethod
     def of(cls, transformation: GradientTransformation, advance: Callable[..., tuple[PyTree, Any]]) -> "Advancing":
-        """The same transformation, with `advance(updates, state, params, **extra) -> (params, state)`."""
+        """The same transformation, with `advance(updates, state, params, donate, **extra) -> (params, state)`."""
         new = cls(*transformation)
         new.advance = advance
         return new
 
 
 def advance(
-    optimizer: GradientTransformation, updates: PyTree, state: Any, params: PyTree, **extra: Any
+    optimizer: GradientTransformation,
+    updates: PyTree,
+    state: Any,
+    params: PyTree,
+    *,
+    donate: bool = False,
+    **extra: Any,
 ) -> tuple[PyTree, Any]:
     """`update` and `apply_updates` in one: the new parameters, and the new state.
+
+    With `donate=True` an eager step may write the new values into the memory of the old `state` and `params`, as
+    torch.optim does: reading a tensor that was written over raises `DonatedTensorError` afterwards. Parameters are
+    where the optimizer ends in a learning rate, and the state as well in `adam`, `adamw` and `sgd`. Under transforms
+    and in `jit`, which has `donate` of its own, it changes nothing.
+
+    Raises `ValueError` where leaves that are donated share memory with each other or with the updates.
 
     >>> from funcnet.optim import scale
     >>> advance(scale(-0.5), {"w": torch.tensor(2.0)}, EmptyState(), {"w": torch.tensor(3.0)})
     ({'w': tensor(2.)}, EmptyState())
     """
     if isinstance(optimizer, Advancing):
-        return optimizer.advance(updates, state, params, **extra)
+        return optimizer.advance(updates, state, params, donate and may_give(params, state, updates), **extra)
     updates, state = optimizer.update(updates, state, params, **extra)
     return apply_updates(params, updates), state
 
@@ -164,16 +174,7 @@ def identity() -> GradientTransformation:
     >>> identity().update({"w": 1.0}, EmptyState(), {"w": 2.0})
     ({'w': 1.0}, EmptyState())
     """
-    return stateless(lambda updates, params: updates)
-
-
-def set_to_zero() -> GradientTransformation:
-    """Make every update zero, so that what it is chained or partitioned to stays as it is.
-
-    >>> set_to_zero().update({"w": torch.ones(2)}, EmptyState())[0]
-    {'w': tensor([0., 0.])}
-    """
-    return stateless(lambda updates, params: map(torch.zeros_like, updates))
+    return _IDENTITY
 
 
 def stateless(f: Callable[[PyTree, PyTree], PyTree]) -> GradientTransformation:
@@ -186,24 +187,7 @@ def stateless(f: Callable[[PyTree, PyTree], PyTree]) -> GradientTransformation:
     return GradientTransformation(init_empty, lambda updates, state, params=None, **extra: (f(updates, params), state))
 
 
-def stateless_with_tree_map(f: Callable[[Any, Any], Any]) -> GradientTransformation:
-    """The transformation of a function of one leaf, `f(g, p) -> g`; `p` is None where no parameters are given.
-
-    Raises `TreeMismatchError` where the updates do not match the parameters.
-
-    >>> rule = stateless_with_tree_map(lambda g, p: g * p)
-    >>> rule.update({"w": torch.ones(1)}, rule.init(None), {"w": torch.tensor([3.0])})[0]
-    {'w': tensor([3.])}
-    """
-
-    def over_leaves(updates: PyTree, params: PyTree) -> PyTree:
-        if params is None:
-            return map(lambda g: f(g, None), updates)
-        values, treedef = flatten(updates)
-        weights = match(params, updates, "params", "updates")
-        return unflatten(treedef, [f(g, p) for g, p in zip(values, weights, strict=True)])
-
-    return stateless(over_leaves)
+_IDENTITY = stateless(lambda updates, params: updates)
 
 
 def chain(*args: GradientTransformation) -> GradientTransformation:
@@ -274,14 +258,17 @@ def _chained(
         updates, states = run(links, updates, unpacked(state), params, extra)
         return updates, pack(states)
 
-    def advancing(updates: PyTree, state: Any, params: PyTree, **extra: Any) -> tuple[PyTree, Any]:
-        *first, last = unpacked(state)
-        updates, states = run(links[:-1], updates, first, params, extra)
-        params, final = advance(links[-1], updates, last, params, **extra)
-        return params, pack([*states, final])
+    # The last that changes anything.
+    last = next((n for n in reversed(range(len(links))) if links[n] is not _IDENTITY), 0)
+
+    def advancing(updates: PyTree, state: Any, params: PyTree, donate: bool, **extra: Any) -> tuple[PyTree, Any]:
+        states = unpacked(state)
+        updates, before = run(links[:last], updates, states[:last], params, extra)
+        params, own = cast(Advancing, links[last]).advance(updates, states[last], params, donate, **extra)
+        return params, pack([*before, own, *states[last + 1 :]])
 
     whole = GradientTransformation(init, update)
-    return Advancing.of(whole, advancing) if links and isinstance(links[-1], Advancing) else whole
+    return Advancing.of(whole, advancing) if links and isinstance(links[last], Advancing) else whole
 
 
 def apply_updates(params: PyTree, updates: PyTree) -> PyTree:

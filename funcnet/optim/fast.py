@@ -6,44 +6,45 @@ leaf by leaf 2160 us, link by link 640, folded 490; `torch.optim.AdamW` in place
 What is left between the last two is fresh memory for the new parameters, moments and updates.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from .. import _compat
+from .giving import taken
 
 if TYPE_CHECKING:
     from .values import Scalar
 
-__all__ = ["adam", "add", "is_constant", "scale", "usable"]
+__all__ = ["adam", "add", "add_onto", "is_constant", "momentum", "number", "scale", "usable"]
 
 Leaves: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 
-_KINDS = (Tensor, torch.nn.Parameter)
-_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_KINDS = {Tensor, torch.nn.Parameter}
+_FLOATS = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
+_PART = 1 << 18
+_dtype, _device, _requires_grad, _layout = map(attrgetter, ("dtype", "device", "requires_grad", "layout"))
+_is_contiguous = methodcaller("is_contiguous")
 
 
 def usable(*columns: Sequence[Any]) -> bool:
     """Whether lists of leaves may go to a kernel for many: eager, ordinary, no graph, one dtype a list."""
     if not columns[0] or not _compat.plain():
         return False
-    device = getattr(columns[0][0], "device", None)
+    devices: set[torch.device] = set()
     for column in columns:
-        dtype = getattr(column[0], "dtype", None)
-        if dtype not in _FLOATS:
+        if not _KINDS.issuperset(map(type, column)):
             return False
-        for leaf in column:
-            if (
-                type(leaf) not in _KINDS
-                or leaf.requires_grad
-                or leaf.dtype != dtype
-                or leaf.device != device
-                or leaf.layout is not torch.strided
-            ):
-                return False
-    return True
+        dtypes = set(map(_dtype, column))
+        devices.update(map(_device, column))
+        if len(dtypes) > 1 or not _FLOATS.issuperset(dtypes) or any(map(_requires_grad, column)):
+            return False
+        if any(layout is not torch.strided for layout in map(_layout, column)):
+            return False
+    return len(devices) == 1
 
 
 def is_constant(value: "Scalar") -> bool:
@@ -58,12 +59,18 @@ def number(value: "Scalar") -> "float | Tensor":
 
 def add(left: list[Tensor], right: list[Tensor], alpha: float = 1.0) -> Leaves:
     """`left + alpha * right` in the dtype of `left`."""
-    return _rounded(_compat.foreach_add(left, right, alpha), left[0].dtype)
+    return _rounded(_compat.foreach("add")(left, right, alpha=alpha), left[0].dtype)
+
+
+def add_onto(left: list[Tensor], right: list[Tensor], alpha: float = 1.0) -> Leaves:
+    """`left + alpha * right` in the memory of `left`."""
+    _compat.foreach("add_")(left, right, alpha=alpha)
+    return taken(left)
 
 
 def scale(values: list[Tensor], factor: "Scalar") -> Leaves:
     """`factor * values` in the dtype of `values`."""
-    return _rounded(_compat.foreach_mul(values, number(factor)), values[0].dtype)
+    return _rounded(_compat.foreach("mul")(values, number(factor)), values[0].dtype)
 
 
 def _rounded(values: Leaves, dtype: torch.dtype) -> Leaves:
@@ -82,39 +89,115 @@ def adam(
     weight_decay: "Scalar" = 0.0,
     params: list[Tensor] | None = None,
     onto: bool = False,
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]] | None:
+    donate: bool = False,
+) -> tuple[Leaves, Leaves, Leaves] | None:
     """`(-learning_rate * (adam + weight_decay * params), mu, nu)` by torch's fused kernel, or None where it cannot.
 
-    With `onto` the first is the new parameters instead, to which the update is added already.
+    With `onto` the first is the new parameters instead, to which the update is added already; with `donate` all three
+    are in the memory of the old.
 
     `count` counts this update, so it is at least 1. The kernel writes in place: it gets copies of the moments, and for
     its parameters zeros, which then hold exactly the update. Folding rate and decay in spares two passes over fresh
     memory, whose page faults cost more than the arithmetic.
     """
     columns = [grads, mu, nu] if params is None else [grads, mu, nu, params]
-    scalars = (b1, b2, eps, learning_rate, weight_decay)
-    if not usable(*columns, [count.to(torch.float32)]) or not all(is_constant(value) for value in scalars):
+    rates = _numbers(b1, b2, eps, weight_decay)
+    if rates is None or not usable(*columns, [count.to(torch.float32)]) or not is_constant(learning_rate):
         return None
-    b1, b2, eps, learning_rate, weight_decay = (number(value) for value in scalars)
-    if any(isinstance(value, Tensor) for value in (b1, b2, eps, weight_decay)):
-        return None  # the kernel takes only its learning rate as a tensor
+    beta1, beta2, epsilon, decay = rates
+    lr, step = number(learning_rate), count.to(torch.float32)
     dtype = torch.promote_types(grads[0].dtype, torch.float32)
-    if mu[0].dtype != dtype or nu[0].dtype != dtype:
+    if mu[0].dtype != dtype or nu[0].dtype != dtype or (decay and not onto and isinstance(lr, Tensor)):
         return None
-    if weight_decay and isinstance(learning_rate, Tensor):
-        return None
-    given = [g.to(dtype).contiguous() for g in grads]
-    new_mu = [m.clone(memory_format=torch.contiguous_format) for m in mu]
-    new_nu = [v.clone(memory_format=torch.contiguous_format) for v in nu]
-    if onto and params is not None:
-        if params[0].dtype != dtype:
-            return None
-        updates = [p.clone(memory_format=torch.contiguous_format) for p in params]
+    if not onto or params is None:
+        weights = None
+    elif params[0].dtype == dtype:
+        weights = params
     else:
-        updates = [torch.zeros_like(m) for m in new_mu]
-    rates = (cast(float, b1), cast(float, b2), cast(float, eps))
-    if not _compat.fused_adam(updates, given, new_mu, new_nu, count.to(torch.float32), learning_rate, *rates):
         return None
-    if weight_decay and params is not None:
-        _compat.foreach_add_(updates, params, alpha=-cast(float, learning_rate) * cast(float, weight_decay))
-    return list(updates if onto else _rounded(updates, grads[0].dtype)), new_mu, new_nu
+    grads = grads if grads[0].dtype == dtype else [g.to(dtype) for g in grads]
+
+    def kernel(given: Leaves, written: Sequence[Leaves]) -> bool:
+        target, means, squares = written
+        return _compat.fused_adam(
+            target, given, means, squares, step, lr, beta1, beta2, epsilon, decay if onto else 0.0
+        )
+
+    if (found := _run(kernel, grads, [weights, mu, nu], donate)) is None:
+        return None
+    updates, new_mu, new_nu = found
+    if decay and params is not None and not onto:
+        _compat.foreach("add_")(updates, params, alpha=-cast(float, lr) * decay)
+    return updates if onto else _rounded(updates, columns[0][0].dtype), new_mu, new_nu
+
+
+def momentum(
+    grads: list[Tensor],
+    sums: list[Tensor],
+    params: list[Tensor],
+    learning_rate: "Scalar",
+    decay: "Scalar",
+    nesterov: bool,
+    donate: bool = False,
+) -> tuple[Leaves, Leaves] | None:
+    """New parameters and sums of gradients by torch's fused kernel, or None where it cannot; `donate` as in `adam`."""
+    rates = _numbers(decay)
+    if rates is None or not usable(grads, sums, params) or not is_constant(learning_rate):
+        return None
+    if not grads[0].dtype == sums[0].dtype == params[0].dtype:
+        return None
+    lr = number(learning_rate)
+
+    def kernel(given: Leaves, written: Sequence[Leaves]) -> bool:
+        return _compat.fused_sgd(written[0], given, written[1], lr, rates[0], nesterov)
+
+    found = _run(kernel, grads, [params, sums], donate)
+    return None if found is None else (found[0], found[1])
+
+
+def _numbers(*values: "Scalar") -> list[float] | None:
+    """Hyperparameters as numbers, if they all can be: kernels take only their learning rate as a tensor."""
+    if not all(map(is_constant, values)):
+        return None
+    found = [number(value) for value in values]
+    return None if any(isinstance(value, Tensor) for value in found) else cast(list[float], found)
+
+
+def _run(
+    kernel: Callable[[Leaves, Sequence[Leaves]], bool],
+    grads: list[Tensor],
+    columns: Sequence[list[Tensor] | None],
+    donate: bool,
+) -> list[Leaves] | None:
+    """What a kernel that writes makes of lists of leaves, or of copies of them; None stands for a list of zeros."""
+    if not all(map(_is_contiguous, grads)):
+        grads = [g.contiguous() for g in grads]
+    if donate and all(column is not None and all(map(_is_contiguous, column)) for column in columns):
+        given = cast(list[list[Tensor]], columns)
+        return [taken(column) for column in given] if kernel(grads, given) else None
+    found: list[list[Tensor]] = [[] for _ in columns]
+    for part in _parts(grads):
+        written = [
+            list(map(torch.zeros_like, grads[part])) if column is None else _copies(column[part]) for column in columns
+        ]
+        if not kernel(grads[part], written):
+            return None
+        for whole, new in zip(found, written, strict=True):
+            whole.extend(new)
+    return cast(list[Leaves], found)
+
+
+def _copies(leaves: list[Tensor]) -> Leaves:
+    copies: Leaves = _compat.foreach("clone")(leaves, memory_format=torch.contiguous_format)
+    return copies
+
+
+def _parts(leaves: list[Tensor]) -> Iterator[slice]:
+    """Neighbours of few enough elements that a copy is still in cache when it is read again."""
+    start = size = 0
+    for end, leaf in enumerate(leaves):
+        if size and size + leaf.numel() > _PART:
+            yield slice(start, end)
+            start, size = end, 0
+        size += leaf.numel()
+    yield slice(start, len(leaves))

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..tree import PyTree, flatten, map, unflatten
 from ..tree.mismatch import match
 from . import fast
-from .packs import Packs
+from .blocks import Blocks
 from .values import Scalar, correction, increment
 
 
@@ -31,7 +31,7 @@ def each(
     Args:
         rule: `rule(g, *states, p) -> (u, *new_states)`, in the order of `state` and then `own`; `p` is given only where
             `params` are, and `u` alone may be returned where there is no state. It works element by element, since
-            `g` may be many leaves as one vector.
+            `g` may be many leaves as one vector, or a part of one.
         updates: the tree that `g` comes from.
         params: the parameters, if the rule wants them.
         alone: give the rule one leaf at a time: for rules that look at shapes, or sum.
@@ -57,20 +57,24 @@ def each(
     kinds = [[leaf.dtype for leaf in column] for column in columns]
     if params is not None:
         columns.append(match(params, wanted, "params", against))
-    packs = Packs(columns[0]) if not alone and not own and fast.usable(*columns) else None
-    if packs is not None:
-        found = [_rounded(rule, row, [kind[0] for kind in kinds]) for row in packs.rows(columns)]
+    if not alone and not own and fast.usable(*columns):
+        found = Blocks(columns[0]).run(_rounded(rule, [kind[0] for kind in kinds]), columns)
     else:
-        found = [_rounded(rule, row, ks) for row, *ks in zip(zip(*columns, strict=True), *kinds, strict=True)]
-    results = ([row[n] for row in found] for n in range(len(kinds)))
-    return tuple(unflatten(treedef, packs.leaves(result) if packs else result) for result in results)
+        rows = zip(zip(*columns, strict=True), *kinds, strict=True)
+        results = [_rounded(rule, dtypes)(row) for row, *dtypes in rows]
+        found = [[result[n] for result in results] for n in range(len(kinds))]
+    return tuple(unflatten(treedef, leaves) for leaves in found)
 
 
-def _rounded(rule: Callable[..., Any], row: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
-    """What the rule makes of values in at least float32, in these dtypes."""
-    values = rule(*[leaf.to(wide(leaf.dtype)) for leaf in row])
-    values = values if isinstance(values, tuple) else (values,)
-    return [value.to(dtype) for value, dtype in zip(values, dtypes, strict=True)]
+def _rounded(rule: Callable[..., Any], dtypes: Sequence[torch.dtype]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    """The rule over one row, which it meets in at least float32, with results in these dtypes."""
+
+    def rounded(row: Sequence[Tensor]) -> list[Tensor]:
+        values = rule(*[leaf.to(wide(leaf.dtype)) for leaf in row])
+        values = values if isinstance(values, tuple) else (values,)
+        return [value.to(dtype) for value, dtype in zip(values, dtypes, strict=True)]
+
+    return rounded
 
 
 def total(rule: Callable[..., Any], tree: PyTree, *rest: PyTree) -> Tensor:
@@ -85,7 +89,7 @@ def total(rule: Callable[..., Any], tree: PyTree, *rest: PyTree) -> Tensor:
     columns = [values, *[match(other, tree, f"tree {i} of total", "tree 1") for i, other in enumerate(rest, start=2)]]
     if not values:
         return torch.zeros(())
-    rows = Packs(values).rows(columns) if fast.usable(*columns) else zip(*columns, strict=True)
+    rows = Blocks(values).rows(columns) if fast.usable(*columns) else zip(*columns, strict=True)
     return reduce(torch.add, [torch.sum(rule(*[leaf.to(wide(leaf.dtype)) for leaf in row])) for row in rows])
 
 
@@ -111,14 +115,17 @@ def scaled(updates: PyTree, factor: Scalar) -> PyTree:
     return unflatten(treedef, [(value * factor).to(value.dtype) for value in values])
 
 
-def stepped(params: PyTree, updates: PyTree, factor: Scalar) -> PyTree:
-    """`apply_updates(params, scaled(updates, factor))`, in eager steps without the updates between."""
+def stepped(params: PyTree, updates: PyTree, factor: Scalar, donate: bool = False) -> PyTree:
+    """`apply_updates(params, scaled(updates, factor))`, in eager steps without the updates between.
+
+    With `donate` in the memory of the parameters.
+    """
     added = match(updates, params, "updates", "params")
     values, treedef = flatten(params)
     if fast.usable(values, added) and fast.is_constant(factor) and values[0].dtype == added[0].dtype:
         number = fast.number(factor)
         if not isinstance(number, Tensor):
-            return unflatten(treedef, fast.add(values, added, number))
+            return unflatten(treedef, (fast.add_onto if donate else fast.add)(values, added, number))
     return unflatten(treedef, [(p + (u * factor).to(u.dtype)).to(p.dtype) for p, u in zip(values, added, strict=True)])
 
 

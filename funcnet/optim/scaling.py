@@ -31,7 +31,13 @@ def scale(step_size: Scalar) -> GradientTransformation:
     """
     scalar(step_size, "step_size")
     rule = stateless(lambda updates, params: scaled(updates, step_size))
-    return Advancing.of(rule, lambda updates, state, params, **extra: (stepped(params, updates, step_size), state))
+
+    def advancing(
+        updates: PyTree, state: EmptyState, params: PyTree, donate: bool, **extra: Any
+    ) -> tuple[PyTree, EmptyState]:
+        return stepped(params, updates, step_size, donate), state
+
+    return Advancing.of(rule, advancing)
 
 
 def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
@@ -55,10 +61,10 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
         return scaled(updates, step_size), ScaleByScheduleState(count=increment(state.count))
 
     def advancing(
-        updates: PyTree, state: ScaleByScheduleState, params: PyTree, **extra: Any
+        updates: PyTree, state: ScaleByScheduleState, params: PyTree, donate: bool, **extra: Any
     ) -> tuple[PyTree, ScaleByScheduleState]:
         step_size = value_at(step_size_fn, state.count, "step_size_fn")
-        return stepped(params, updates, step_size), ScaleByScheduleState(count=increment(state.count))
+        return stepped(params, updates, step_size, donate), ScaleByScheduleState(count=increment(state.count))
 
     return Advancing.of(GradientTransformation(init, update), advancing)
 

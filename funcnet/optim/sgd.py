@@ -1,15 +1,17 @@
 """Gradient descent, plain and with momentum."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from ..tree import PyTree
-from .base import GradientTransformation, chain, identity
+from ..tree import PyTree, flatten, unflatten
+from ..tree.mismatch import match
+from . import fast
+from .base import Advancing, GradientTransformation, advance, chain, identity
 from .leafwise import each, moment_zeros
-from .scaling import scale_by_learning_rate
-from .values import Scalar, ScalarOrSchedule, scalar
+from .scaling import ScaleByScheduleState, scale_by_learning_rate
+from .values import Scalar, ScalarOrSchedule, increment, scalar, value_at
 
 __all__ = ["TraceState", "sgd", "trace"]
 
@@ -68,5 +70,27 @@ def sgd(
     >>> optimizer.update({"w": torch.tensor([2.0])}, optimizer.init(params), params)[0]
     {'w': tensor([-0.2000])}
     """
-    first = identity() if momentum is None else trace(momentum, nesterov, accumulator_dtype)
-    return chain(first, scale_by_learning_rate(learning_rate))
+    if momentum is None:
+        return chain(identity(), scale_by_learning_rate(learning_rate))
+    reference = chain(trace(momentum, nesterov, accumulator_dtype), scale_by_learning_rate(learning_rate))
+
+    def advancing(
+        updates: PyTree, state: tuple[Any, ...], params: PyTree, donate: bool, **extra: Any
+    ) -> tuple[PyTree, Any]:
+        if learning_rate is not None and isinstance(state, tuple) and len(state) == 2:
+            (sums,), last = state
+            rate, after = learning_rate, last
+            if isinstance(last, ScaleByScheduleState):
+                rate = value_at(learning_rate, last.count, "learning_rate")
+                after = ScaleByScheduleState(count=increment(last.count))
+            grads, weights = (
+                match(updates, sums, "updates", "state.trace"),
+                match(params, sums, "params", "state.trace"),
+            )
+            old, treedef = flatten(sums)
+            new = fast.momentum(grads, old, weights, cast(Scalar, rate), momentum, nesterov, donate)
+            if new is not None:
+                return unflatten(treedef, new[0]), (TraceState(trace=unflatten(treedef, new[1])), after)
+        return advance(reference, updates, state, params, donate=donate, **extra)
+
+    return Advancing.of(reference, advancing)

@@ -1,10 +1,10 @@
-"""Functions whose kernels torch does not differentiate as often as asked, or wrongly: there, by their formulas.
+"""Functions whose kernels torch does not map, or differentiate as often as asked, or does wrongly: by their formulas.
 
 Forward mode takes the statistics that the kernels of layer and batch normalization save for constants, so that a second
 derivative over it is wrong without a word, and so are third derivatives in reverse (torch 2.15, errors of 10 to 100 %).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,7 +99,21 @@ def multi_margin_loss(
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
+def _average_pool(function: Callable[..., Tensor], axes: tuple[int, ...]) -> Callable[..., Tensor]:
+    def adaptive_average_pool(_: "PureMode", input: Tensor, output_size: Any) -> Tensor:
+        """Adaptive average pooling: to one value a channel a mean, since torch's shortcut has no batching rule."""
+        sizes = output_size if isinstance(output_size, Sequence) else [output_size]
+        if any(size != 1 for size in sizes) or not _compat.asked_of(input).batched:
+            return function(input, output_size)
+        return input.mean(axes, keepdim=True)
+
+    return adaptive_average_pool
+
+
 FORMULAS: dict[Any, Any] = {
+    F.adaptive_avg_pool1d: _average_pool(F.adaptive_avg_pool1d, (-1,)),
+    F.adaptive_avg_pool2d: _average_pool(F.adaptive_avg_pool2d, (-2, -1)),
+    F.adaptive_avg_pool3d: _average_pool(F.adaptive_avg_pool3d, (-3, -2, -1)),
     F.layer_norm: layer_norm,
     torch.layer_norm: layer_norm,
     F.glu: glu,

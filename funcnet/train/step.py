@@ -56,7 +56,7 @@ class TrainState(NamedTuple):
 Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Tensor]]]
 
 
-def make_step(loss: Loss, optimizer: GradientTransformation) -> Step:
+def make_step(loss: Loss, optimizer: GradientTransformation, *, donate: bool = False) -> Step:
     """The pure training step `(ts, batch) -> (ts, metrics)` of a loss and an optimizer.
 
     `metrics` is what the loss returned and `"loss"` itself. Compile it with `jit(step, donate=0)`.
@@ -65,6 +65,8 @@ def make_step(loss: Loss, optimizer: GradientTransformation) -> Step:
         loss: `loss(params, state, batch, key) -> (loss, (state, metrics))`, where loss is a 0-dim tensor and metrics
             a dict of tensors. `key` is another one each step.
         optimizer: a transformation of gradients into updates.
+        donate: let eager steps write new parameters and optimizer state over the old, which cannot be read afterwards:
+            see `optim.advance`.
 
     >>> from funcnet import optim
     >>> def loss(params, state, batch, key):
@@ -81,7 +83,7 @@ def make_step(loss: Loss, optimizer: GradientTransformation) -> Step:
         key = random.fold_in(ts.key, ts.step)
         (value, aux), grads = gradient(ts.params, ts.state, batch, key)
         state, metrics = _new_state_and_metrics(aux)
-        params, opt_state = advance(optimizer, grads, ts.opt_state, ts.params)
+        params, opt_state = advance(optimizer, grads, ts.opt_state, ts.params, donate=donate)
         return TrainState(params, state, opt_state, ts.key, ts.step + 1), {"loss": value, **metrics}
 
     return step

@@ -5,7 +5,8 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ...tree import PyTree, flatten, leaves_with_path, structure, unflatten
-from ..base import GradientTransformation, set_to_zero, with_extra_args_support
+from ..base import GradientTransformation, with_extra_args_support
+from ..simple import set_to_zero
 from .masking import MaskedState, chosen, masked, spread, taken, taken_extra
 
 __all__ = ["PartitionState", "freeze", "labels_by_name", "multi_transform", "partition", "selective_transform"]
