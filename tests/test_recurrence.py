@@ -192,6 +192,7 @@ def test_jit_of_each_transform(kind):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", KINDS)
 def test_jit_by_inductor(kind, dtype):
