@@ -143,7 +143,8 @@ class Body:
             if mode is not None:
                 mode.put(self._held)
             with fork or nullcontext(), swap:
-                result = self.f(*args, **kwargs)
+                # What is returned as it is was met by no call.
+                result = tree.map(swap.swapped, self.f(*args, **kwargs))
             self._take_assigned(swap)
         except Exception as error:
             if swap.met and strict:

@@ -63,7 +63,8 @@ class _Primitive(torch.autograd.Function):
 
     @staticmethod
     def forward(node: Node, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(node.run(tensors))
+        # An input may not be returned as it is.
+        return tuple(t.clone() if any(t is given for given in tensors) else t for t in node.run(tensors))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -267,6 +267,37 @@ def test_within_one_another(f):
     close(both(vmap(f, (0, None)), WS, XS), torch.stack([f(w, XS) for w in WS]))
 
 
+# What is handed out as it was given: an operand, a part of the carry, a tensor from around the function.
+
+
+def branch_of_carry(w, xs):
+    step = lambda c, x: cond(x.sum() > 0, lambda c: (c, c), lambda c: (c * x, c), c)  # noqa: E731
+    return scan(step, xs[0] @ w, xs)[1].sum()
+
+
+def while_of_while(w, xs):
+    inner = lambda v: while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, s[1]), (torch.tensor(0), v))[1]  # noqa: E731
+    return while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, inner(s[1])), (torch.tensor(0), w))[1].sum() + xs.sum()
+
+
+def branch_of_closure(w, xs):
+    return cond(xs.sum() > -1e9, lambda x: (w, x), lambda x: (w * 2, x), xs[0])[0].sum()
+
+
+def scan_of_closure(w, xs):
+    return (scan(lambda c, x: (w, w), w + 1, xs)[1].sum() * xs[0]).sum()
+
+
+@pytest.mark.parametrize("f", [branch_of_carry, while_of_while, branch_of_closure, scan_of_closure])
+def test_a_tensor_handed_out_as_it_was_given(f):
+    both(f, W, XS)
+    close(both(vmap(f, (0, None)), WS, XS), torch.stack([f(w, XS) for w in WS]))
+    if f is not while_of_while:
+        slope = both(grad(f), W, XS)
+        assert slope.abs().sum() > 0
+        torch.autograd.gradcheck(lambda w: f(w, XS), W.detach().requires_grad_())
+
+
 @slow
 @pytest.mark.parametrize("f", [scan_of_cond, scan_of_while, while_of_scan])
 def test_forward_mode_of_one_another(f):

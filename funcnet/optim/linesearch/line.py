@@ -92,7 +92,7 @@ def value_and_grad_from_state(value_fn: Callable[..., Tensor]) -> Callable[..., 
             return new.to(value.dtype), map(lambda g, old: g.to(old.dtype), slope, grad)
 
         def known(value: Tensor, grad: PyTree, params: PyTree) -> tuple[Tensor, PyTree]:
-            return value.clone(), map(torch.clone, grad)
+            return value, grad
 
         result: tuple[Tensor, PyTree] = cond(torch.isfinite(value), known, computed, value, grad, params)
         return result

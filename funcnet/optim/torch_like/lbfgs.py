@@ -137,11 +137,10 @@ def lbfgs(
         slope = torch.dot(now.grad, d)
         moving = ~(slope > -tolerance_change)
 
-        # Clones: a branch within a compiled loop may not hand out what it was given.
         def search() -> tuple[Point, Tensor]:
             def along(t: Tensor) -> Point:
                 value, grad = evaluate(now.x + t * d)
-                return Point(t.clone(), value, grad, torch.dot(grad, d))
+                return Point(t, value, grad, torch.dot(grad, d))
 
             if line_search_fn is None:
                 return along(t), torch.ones_like(turn)
@@ -149,7 +148,7 @@ def lbfgs(
             return strong_wolfe(along, start, t, d, most - now.evals)
 
         def stay() -> tuple[Point, Tensor]:
-            return Point(t.clone(), now.value.clone(), now.grad.clone(), slope.clone()), torch.zeros_like(turn)
+            return Point(t, now.value, now.grad, slope), torch.zeros_like(turn)
 
         # Without a search, the last iteration moves and does not look where to.
         asked = moving if line_search_fn is not None else moving & (turn < max_iter)

@@ -57,8 +57,7 @@ def strong_wolfe(
     def widen(now: tuple[Point, Point, Tensor]) -> tuple[Point, Point, Tensor]:
         last, new, count = now
         t = _interpolated(last, new, new.t + 0.01 * (new.t - last.t), new.t * 10)
-        # A compiled loop within a loop may not hand out what it was given.
-        return map(torch.clone, new), along(t), count + 1
+        return new, along(t), count + 1
 
     first = (start, along(t), torch.zeros_like(most))
     last, new, count = while_loop(widening, widen, first)
