@@ -291,6 +291,8 @@ def test_a_batch_of_none(batch):
 )
 def test_what_torch_refuses(options, mask, message):
     f, x = pure(**options), tuple(inputs(1))
+    if torch.__version__ < "2.13" and options:
+        pytest.skip("torch 2.11 takes both for the mask")
     with pytest.raises(RuntimeError, match=message):
         f(*x, mask)
     with pytest.raises(RuntimeError, match=message):
@@ -473,6 +475,7 @@ def test_per_example_gradients_with_dropout():
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.filterwarnings("ignore:Warning. Profiler clears events")  # of torch 2.11's profiler
 def test_modules_evaluate_through_the_same_kernels(case):
     _, (model, params, state), x, options = case
     module = model.bind(params, state).eval()  # of copies: the bits of a product depend on where its factors lie

@@ -47,9 +47,9 @@ class FlopCounter:
     """Counts FLOPs by where they arise, with torch's counter and what that leaves out or gets wrong.
 
     One multiplication with its addition is 2 FLOPs; elementwise work is none. Torch counts 0 for matrix times vector,
-    `bilinear` and oneDNN's recurrent kernel, and takes the weight gradient of a grouped convolution for that of a full
-    one. `mod_tracker` is where its counter asks for the module; names of kernels that a version lacks are skipped.
-    Checked on 2.15.0.
+    `bilinear` and oneDNN's recurrent kernel (2.11 for the CPU's attention as well), and takes the weight gradient of a
+    grouped convolution for that of a full one. `mod_tracker` is where its counter asks for the module; names of kernels
+    that a version lacks are skipped. Checked on 2.11.0 and 2.15.0.
     """
 
     def __init__(self, where: Callable[[], tuple[str, str]]) -> None:
@@ -151,7 +151,19 @@ def _convolution_backward(
     return (mask[0] + mask[1]) * 2 * positions[0] * prod(positions[2:]) * prod(weight)
 
 
+def _attention(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    """Scores of every query with every key, and sums of values."""
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _attention_backward(_grad: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
+    """The scores again, and a product for the gradient of each: scores, values, queries, keys."""
+    return 2 * prod(query[:-1]) * key[-2] * (3 * query[-1] + 2 * value[-1])
+
+
 _FORMULAS: dict[str, Callable[..., int]] = {
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_flash_attention_for_cpu_backward": _attention_backward,
     "mv": _matrix_vector,
     "addmv": _added_matrix_vector,
     "dot": _inner,
