@@ -2,9 +2,11 @@
 
     python benchmarks/memory.py donation [--width 4096] [--layers 4]
     python benchmarks/memory.py remat    [--width 256] [--layers 24] [--tokens 256] [--batch 8]
+    python benchmarks/memory.py optim    [--optimizers adam,sgd] [--tree resnet50]
 
-Donation should bring a pure step down to an optimizer that works in place, and recomputation the gradient of a deep
-transformer down to what one of its blocks needs.
+Donation should bring a pure step down to an optimizer that works in place, recomputation the gradient of a deep
+transformer down to what one of its blocks needs, and donation in the update of parameters alone to what torch's own
+optimizers need above parameters, gradients and state. Each takes `--json OUT`.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import ctypes
 import gc
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -20,15 +23,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import optim as update  # benchmarks/optim.py
 import torch
 import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
 from torch import nn
 
-from funcnet import TrainState, jit, make_step, optim, random, remat, value_and_grad
+from funcnet import TrainState, jit, make_step, optim, random, remat, tree, value_and_grad
 from funcnet.model import Model
 
 DONATION = ("module, in place", "pure compiled, donated", "pure compiled", "pure eager")
 REMAT = ("eager", "eager, remat", "compiled", "compiled, remat")
+OPTIM = ("torch foreach", "torch fused", "torch compiled", "funcnet eager", "funcnet donating", "funcnet compiled")
 
 
 def network(width: int, layers: int) -> nn.Module:
@@ -110,6 +117,17 @@ def gradient(way: str, width: int, layers: int, x: torch.Tensor) -> Callable[[],
     return lambda: both(params, random.key(1))
 
 
+def optimizer_step(way: str, which: str) -> Callable[[], Any]:
+    """A step of benchmarks/optim.py, which keeps no second copy of its parameters."""
+    name, how = way.split(": ")
+    library, kind = how.split()
+    params = update.TREES[which]()
+    grads = tree.map(lambda p: 1e-3 * p, params)
+    if library == "torch":
+        return torch.no_grad()(update.torch_step(name, kind, params, grads))
+    return update.funcnet_step(name, kind == "compiled", params, grads, donate=kind == "donating")
+
+
 def resident(field: str) -> float:
     """A line of /proc/self/status, in MiB."""
     status = Path("/proc/self/status").read_text()
@@ -122,13 +140,15 @@ def measure(what: str, way: str, args: argparse.Namespace) -> dict[str, float]:
         before = resident("VmRSS")
         make = module_step if way.startswith("module") else partial(pure_step, way)
         run = make(args.width, args.layers, x)
+    elif what == "optim":
+        run = optimizer_step(way, args.tree)
     else:
         x = random.normal(random.key(2), (args.batch, args.tokens, args.width))
         run = gradient(way, args.width, args.layers, x)
     run()  # compiles, and makes the optimizer's moments
     run()
     gc.collect()
-    if what == "remat":  # the parameters, the input and what the compiler holds are no part of the gradient
+    if what != "donation":  # what is held, and what the compiler holds, is no part of a gradient or an update
         ctypes.CDLL(None).malloc_trim(0)
         before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
@@ -139,14 +159,45 @@ def measure(what: str, way: str, args: argparse.Namespace) -> dict[str, float]:
     return {"peak": resident("VmHWM") - before, "seconds": seconds}
 
 
+def environment() -> dict[str, Any]:
+    """What the figures hold for."""
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    machine = cpu.split(": ")[-1] or platform.machine()
+    return {"torch": torch.__version__, "python": platform.python_version(), "machine": machine}
+
+
+def ways(args: argparse.Namespace) -> list[str]:
+    """Every way that one benchmark compares; the first is what the others are set against."""
+    if args.what == "optim":
+        pairs = [(name, way) for name in args.optimizers.split(",") for way in OPTIM]
+        return [f"{name}: {way}" for name, way in pairs if name != "rmsprop" or way != "torch fused"]  # torch has none
+    return list(DONATION if args.what == "donation" else REMAT)
+
+
+def tabled(peaks: dict[str, float], which: str) -> Table:
+    """The peaks of updates by optimizer, and what donation is held to."""
+    size = sum(p.nbytes for p in tree.leaves(update.TREES[which]())) / 2**20
+    table = Table("optimizer", *(f"{way}, MiB" for way in OPTIM), "compiled less torch's", "donating less fused")
+    table.caption = f"above parameters ({size:.1f} MiB), gradients and state"
+    for name in dict.fromkeys(way.split(":")[0] for way in peaks):
+        own = {way: peaks[f"{name}: {way}"] for way in OPTIM if f"{name}: {way}" in peaks}
+        pairs = [("funcnet compiled", "torch compiled"), ("funcnet donating", "torch fused")]
+        verdicts = [f"{round(own[a] - own[b], 1) + 0.0:+.1f}" if b in own else "" for a, b in pairs]  # no -0.0
+        table.add_row(name, *(f"{own[way]:.1f}" if way in own else "" for way in OPTIM), *verdicts)
+    return table
+
+
 def main(argv: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("donation", "remat"))
+    parser.add_argument("what", choices=("donation", "remat", "optim"))
     parser.add_argument("--width", type=int)
     parser.add_argument("--layers", type=int)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--optimizers", default="adam,adamw,sgd,rmsprop")
+    parser.add_argument("--tree", default="resnet50", choices=update.TREES)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--way", help="measure one way in this process, and print JSON")
     args = parser.parse_args(argv)
     width, layers = (4096, 4) if args.what == "donation" else (256, 24)
@@ -154,18 +205,24 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if args.way:
         print(json.dumps(measure(args.what, args.way, args)))
         return {}
-    ways = DONATION if args.what == "donation" else REMAT
-    peaks = {}
+    results: dict[str, dict[str, float]] = {}
     # Freed memory goes back at once, so that the peak is of what is in use.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    options = [f"--{name}={getattr(args, name)}" for name in ("width", "layers", "tokens", "batch", "steps")]
-    for way in ways:
-        command = [sys.executable, __file__, args.what, "--way", way, *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-        result = json.loads(done.stdout.splitlines()[-1])
-        peaks[way] = result["peak"]
-        print(f"  {way:24s} {peaks[way]:7.0f} MiB  {peaks[way] / peaks[ways[0]]:.2f} of {ways[0]}  ", end="")
-        print(f"{result['seconds']:.2f} s a step", flush=True)
+    variables = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    names = ("tree",) if args.what == "optim" else ("width", "layers", "tokens", "batch")
+    options = {name: getattr(args, name) for name in (*names, "steps")}
+    for way in ways(args):
+        command = [sys.executable, __file__, args.what, "--way", way, *[f"--{k}={v}" for k, v in options.items()]]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=variables)
+        results[way] = json.loads(done.stdout.splitlines()[-1])
+        peak, first = results[way]["peak"], next(iter(results))
+        ratio = "" if args.what == "optim" else f"{peak / results[first]['peak']:.2f} of {first}  "
+        print(f"  {way:26s} {peak:7.1f} MiB  {ratio}{results[way]['seconds']:.3f} s a step", flush=True)
+    peaks = {way: result["peak"] for way, result in results.items()}
+    if args.what == "optim":
+        Console(width=160).print(tabled(peaks, args.tree))
+    if args.json:
+        report = {**environment(), "what": args.what, **options, "unit": "MiB", "results": results}
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
     return peaks
 
 
