@@ -28,6 +28,7 @@ from ..tree import PyTree, flatten, unflatten
 from ..tree.mismatch import match
 from . import fast
 from .giving import may_give
+from .placing import placed
 
 __all__ = [
     "EmptyState",
@@ -108,7 +109,7 @@ def advance(
     With `donate=True` an eager step may write the new values into the memory of the old `state` and `params`, as
     torch.optim does: reading a tensor that was written over raises `DonatedTensorError` afterwards. Parameters are
     where the optimizer ends in a learning rate, and the state as well in `adam`, `adamw` and `sgd`. Under transforms
-    and in `jit`, which has `donate` of its own, it changes nothing.
+    and in `jit`, which has `donate` of its own, and for tensors of a subclass (DTensor) it changes nothing.
 
     Raises `ValueError` where leaves that are donated share memory with each other or with the updates.
 
@@ -283,4 +284,4 @@ def apply_updates(params: PyTree, updates: PyTree) -> PyTree:
     values, treedef = flatten(params)
     if fast.usable(values, added):
         return unflatten(treedef, fast.add(values, added))
-    return unflatten(treedef, [(p + u).to(p.dtype) for p, u in zip(values, added, strict=True)])
+    return unflatten(treedef, [(p + u).to(p.dtype) for p, u in zip(values, placed(added, values), strict=True)])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _compat
-from .giving import taken
+from .giving import KINDS, taken
 
 if TYPE_CHECKING:
     from .values import Scalar
@@ -23,7 +23,6 @@ __all__ = ["adam", "add", "add_onto", "is_constant", "momentum", "number", "scal
 
 Leaves: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 
-_KINDS = {Tensor, torch.nn.Parameter}
 _FLOATS = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
 _PART = 1 << 18
 _dtype, _device, _requires_grad, _layout = map(attrgetter, ("dtype", "device", "requires_grad", "layout"))
@@ -36,7 +35,7 @@ def usable(*columns: Sequence[Any]) -> bool:
         return False
     devices: set[torch.device] = set()
     for column in columns:
-        if not _KINDS.issuperset(map(type, column)):
+        if not KINDS.issuperset(map(type, column)):
             return False
         dtypes = set(map(_dtype, column))
         devices.update(map(_device, column))
@@ -49,7 +48,7 @@ def usable(*columns: Sequence[Any]) -> bool:
 
 def is_constant(value: "Scalar") -> bool:
     """Whether a hyperparameter is a number, or a tensor that no gradient is asked of. Needs `_compat.plain()`."""
-    return not isinstance(value, Tensor) or (type(value) in _KINDS and not value.requires_grad)
+    return not isinstance(value, Tensor) or (type(value) in KINDS and not value.requires_grad)
 
 
 def number(value: "Scalar") -> "float | Tensor":

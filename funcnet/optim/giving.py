@@ -4,12 +4,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Parameter
 
 from .. import _compat
 from ..jit.donation import check_separate, poison_class
 from ..tree import PyTree, leaves, leaves_with_path
 
-__all__ = ["may_give", "taken"]
+__all__ = ["KINDS", "may_give", "taken"]
+
+KINDS = {Tensor, Parameter}
+"""Tensors that a kernel for many takes, and that may be written over: ordinary ones."""
 
 _Donated = poison_class(
     "optim.advance",
@@ -20,7 +24,9 @@ _Donated = poison_class(
 
 
 def may_give(params: PyTree, state: Any, updates: PyTree) -> bool:
-    """Whether a step may write into parameters and state: it is eager, and no two of their leaves share memory.
+    """Whether a step may write into parameters and state: it is eager and all are tensors with memory of their own.
+
+    Those of a subclass, such as a DTensor, are not: what they hold lies elsewhere.
 
     Raises `ValueError` where they do, one with another or with the updates.
     """
@@ -28,6 +34,8 @@ def may_give(params: PyTree, state: Any, updates: PyTree) -> bool:
         return False
     mine = [leaf for leaf in leaves((params, state)) if isinstance(leaf, Tensor)]
     theirs = [leaf for leaf in leaves(updates) if isinstance(leaf, Tensor)]
+    if not KINDS.issuperset(map(type, mine)) or not KINDS.issuperset(map(type, theirs)):
+        return False
     whole, addresses = True, set()
     for leaf in mine:
         storage = leaf.untyped_storage()

@@ -11,6 +11,7 @@ from ..tree import PyTree, flatten, map, unflatten
 from ..tree.mismatch import match
 from . import fast
 from .blocks import Blocks
+from .placing import placed
 from .values import Scalar, correction, increment
 
 
@@ -60,9 +61,10 @@ def each(
     if not alone and not own and fast.usable(*columns):
         found = Blocks(columns[0]).run(_rounded(rule, [kind[0] for kind in kinds]), columns)
     else:
+        columns[0] = placed(columns[0], columns[-1] if params is not None else values)
         rows = zip(zip(*columns, strict=True), *kinds, strict=True)
         results = [_rounded(rule, dtypes)(row) for row, *dtypes in rows]
-        found = [[result[n] for result in results] for n in range(len(kinds))]
+        found = [placed([result[n] for result in results], columns[n]) for n in range(len(kinds))]
     return tuple(unflatten(treedef, leaves) for leaves in found)
 
 
@@ -126,7 +128,8 @@ def stepped(params: PyTree, updates: PyTree, factor: Scalar, donate: bool = Fals
         number = fast.number(factor)
         if not isinstance(number, Tensor):
             return unflatten(treedef, (fast.add_onto if donate else fast.add)(values, added, number))
-    return unflatten(treedef, [(p + (u * factor).to(u.dtype)).to(p.dtype) for p, u in zip(values, added, strict=True)])
+    pairs = zip(values, placed(added, values), strict=True)
+    return unflatten(treedef, [(p + (u * factor).to(u.dtype)).to(p.dtype) for p, u in pairs])
 
 
 def abs_sq(x: Any) -> Any:

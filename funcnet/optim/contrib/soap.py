@@ -8,10 +8,11 @@ from torch import Tensor
 
 from ...control import cond
 from ...transforms import stop_gradient
-from ...tree import PyTree, flatten, map, structure, unflatten
+from ...tree import PyTree, flatten, leaves, map, structure, unflatten
 from ...tree.mismatch import match
 from ..base import GradientTransformation, chain
 from ..leafwise import abs_sq, moment_zeros, root, square_zeros, wide
+from ..placing import placed
 from ..scaling import scale_by_learning_rate
 from ..values import Scalar, ScalarOrSchedule, correction, decay_rate, increment, precise, scalar, zero_count
 from ..weights import add_decayed_weights
@@ -101,7 +102,7 @@ def scale_by_soap(
         started = (state.count > 0).to(dtype)
         steps = state.count.clamp(min=1)  # the first update, which is zero, does not count
         first, second = correction(b1, steps, dtype), correction(b2, steps, dtype)
-        given = match(updates, state.mu, "updates", "state.mu")
+        given = placed(match(updates, state.mu, "updates", "state.mu"), leaves(state.mu))
         sizes = [axes(leaf) for leaf in given]
         bases = _split(flatten(state.bases)[0], sizes)
 
