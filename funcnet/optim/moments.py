@@ -80,9 +80,8 @@ def measure_with_ema(
     """
 
     def measured(updates: PyTree) -> PyTree:
-        return map(
-            lambda t: t if torch.is_floating_point(t) else t.float(), map(torch.as_tensor, measure(updates))
-        )  # truth values, and counts
+        found = map(torch.as_tensor, measure(updates))
+        return map(lambda t: t if t.is_floating_point() else t.float(), found)  # truth values, and counts
 
     mean = ema(decay, debias, accumulator_dtype)
     started = mean._replace(init=lambda params: mean.init(measured(params)))
