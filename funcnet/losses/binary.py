@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import check
+from .arguments import check, check_numbers
 
 __all__ = [
     "binary_cross_entropy",
@@ -27,6 +27,7 @@ def sigmoid_binary_cross_entropy(logits: Tensor, labels: Tensor, *, pos_weight: 
     tensor([6.9315e-01, 1.0000e+03])
     """
     check("sigmoid_binary_cross_entropy", logits=logits, labels=labels)
+    check_numbers("sigmoid_binary_cross_entropy", pos_weight=pos_weight)
     if pos_weight is not None:
         pos_weight = torch.as_tensor(pos_weight, dtype=logits.dtype, device=logits.device)
         if pos_weight.ndim and pos_weight.shape != logits.shape[-1:]:
@@ -62,6 +63,7 @@ def sigmoid_focal_loss(
     tensor([1.7329e-01, 3.0081e-07])
     """
     check("sigmoid_focal_loss", logits=logits, labels=labels)
+    check_numbers("sigmoid_focal_loss", alpha=alpha, gamma=gamma)
     labels = labels.to(logits.dtype)
     loss = sigmoid_binary_cross_entropy(logits, labels)
     # log((1 - y) p + y (1 - p)), with what has no weight left out, so that its exponential cannot overflow.

@@ -4,7 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import Axis, check, check_floating, elements, log_probabilities, of_class, rows, total
+from .arguments import (
+    Axis,
+    check,
+    check_floating,
+    check_numbers,
+    check_range,
+    check_weights,
+    elements,
+    log_probabilities,
+    of_class,
+    rows,
+    total,
+)
 
 __all__ = [
     "cross_entropy",
@@ -105,7 +117,13 @@ def cross_entropy(
     tensor([0.1269, 0.0000])
     """
     check_floating("cross_entropy", logits=logits)
+    check_numbers("cross_entropy", label_smoothing=label_smoothing)
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"cross_entropy got label_smoothing={label_smoothing}, and needs a part, from 0 to 1.")
     flat = rows(logits, axis)
+    check_weights("cross_entropy", "weight", weight, flat.shape[-1])
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"cross_entropy got labels that are a {type(labels).__name__}: write torch.tensor(labels).")
     if labels.is_floating_point():
         check("cross_entropy", logits=logits, labels=labels)
         labels = rows(labels, axis).reshape(-1, flat.shape[-1])
@@ -116,6 +134,7 @@ def cross_entropy(
         )
     else:
         labels = labels.reshape(-1).long()
+        check_range("cross_entropy", "labels", torch.where(labels == ignore_index, 0, labels), flat.shape[-1])
     loss = F.cross_entropy(
         flat.reshape(-1, flat.shape[-1]),
         labels,
@@ -141,7 +160,10 @@ def nll_loss(
     tensor([0.2877])
     """
     check_floating("nll_loss", log_predictions=log_predictions)
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"nll_loss got labels that are a {type(labels).__name__}: write torch.tensor(labels).")
     flat, ignored = rows(log_predictions, axis), labels == ignore_index
+    check_weights("nll_loss", "weight", weight, flat.shape[-1])
     known = torch.where(ignored, 0, labels)
     loss = -of_class("nll_loss", flat if weight is None else flat * weight, known)
     return torch.where(ignored, 0, loss)
@@ -165,6 +187,7 @@ def poly_loss_cross_entropy(
     """
     check("poly_loss_cross_entropy", logits=logits, labels=labels)
     check_floating("poly_loss_cross_entropy", labels=labels)
+    check_numbers("poly_loss_cross_entropy", epsilon=epsilon)
     mask = elements("poly_loss_cross_entropy", where, logits, axis)
     logs, truth = log_probabilities(rows(logits, axis), mask), rows(labels, axis)
     return total(truth * (epsilon * (1 - logs.exp()) - logs), mask)
@@ -182,6 +205,9 @@ def distillation_loss(
     tensor([0.])
     """
     check("distillation_loss", logits=logits, teacher_logits=teacher_logits)
+    check_numbers("distillation_loss", temperature=temperature)
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"distillation_loss got temperature={temperature}, and needs more than 0.")
     student, teacher = (F.log_softmax(rows(x, axis) / temperature, -1) for x in (logits, teacher_logits))
     return temperature**2 * (teacher.exp() * (teacher - student)).sum(-1)
 
@@ -195,6 +221,9 @@ def smooth_labels(labels: Tensor, alpha: float | Tensor, *, axis: Axis = -1, whe
     tensor([0.0500, 0.9500])
     """
     check_floating("smooth_labels", labels=labels)
+    check_numbers("smooth_labels", alpha=alpha)
+    if not isinstance(alpha, Tensor) and not 0 <= alpha <= 1:
+        raise ValueError(f"smooth_labels got alpha={alpha}, and needs a part, from 0 to 1.")
     axes = tuple(range(labels.ndim)) if axis is None else axis
     if where is None:
         return (1 - alpha) * labels + alpha / rows(labels, axis).shape[-1]

@@ -81,6 +81,9 @@ def make_fenchel_young_loss(max_fun: Callable[..., Tensor]) -> Callable[..., Ten
     tensor([0.1269])
     """
 
+    if not callable(max_fun):
+        raise TypeError(f"max_fun is a {type(max_fun).__name__}, and must be a function of a vector.")
+
     def fenchel_young_loss(scores: Tensor, targets: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check("fenchel_young_loss", scores=scores, targets=targets)
         best: Callable[[Tensor], Tensor] = lambda vector: max_fun(vector, *args, **kwargs)  # noqa: E731 - wrapped below

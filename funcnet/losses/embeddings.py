@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import check, check_floating
+from .arguments import check, check_floating, check_numbers, rows
 from .regression import cosine_similarity
 
 __all__ = [
@@ -37,6 +37,12 @@ def triplet_margin_loss(
     tensor([0.5000])
     """
 
+    check_floating("triplet_margin_loss", anchors=anchors)
+    check_numbers("triplet_margin_loss", norm_degree=norm_degree, eps=eps)
+    rows(anchors, axis)
+    if not isinstance(norm_degree, Tensor) and not norm_degree > 0:
+        raise ValueError(f"triplet_margin_loss got norm_degree={norm_degree}, and needs more than 0.")
+
     def distance(x: Tensor, y: Tensor) -> Tensor:
         return ((x - y).abs() ** norm_degree).sum(axis).add(eps) ** (1 / norm_degree)
 
@@ -62,6 +68,11 @@ def triplet_margin_with_distance_loss(
     tensor([0.5000])
     """
     check("triplet_margin_loss", anchors=anchors, positives=positives, negatives=negatives)
+    if not callable(distance_function):
+        raise TypeError(
+            f"distance_function is a {type(distance_function).__name__}, and must be a function of two tensors."
+        )
+    check_numbers("triplet_margin_loss", margin=margin)
     near, far = distance_function(anchors, positives), distance_function(anchors, negatives)
     if swap:
         far = torch.minimum(far, distance_function(positives, negatives))
@@ -77,6 +88,8 @@ def cosine_embedding_loss(x1: Tensor, x2: Tensor, targets: Tensor, *, margin: fl
     tensor([0.2929, 0.0000])
     """
     check("cosine_embedding_loss", x1=x1, x2=x2)
+    if not x1.ndim:
+        raise ValueError("cosine_embedding_loss got x1 of shape (), and needs vectors, (..., n).")
     check("cosine_embedding_loss", x1=x1[..., 0], targets=targets)
     epsilon = 1e-12  # torch's
     cosine = (x1 * x2).sum(-1) / (((x1**2).sum(-1) + epsilon) * ((x2**2).sum(-1) + epsilon)).sqrt()
@@ -113,6 +126,11 @@ def ntxent(embeddings: Tensor, labels: Tensor, temperature: float | Tensor = 0.0
     tensor(0.3133)
     """
     check_floating("ntxent", embeddings=embeddings)
+    check_numbers("ntxent", temperature=temperature)
+    if not isinstance(temperature, Tensor) and not temperature > 0:
+        raise ValueError(f"ntxent got temperature={temperature}, and needs more than 0.")
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"ntxent got labels that are a {type(labels).__name__}: write torch.tensor(labels).")
     if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1]:
         raise ValueError(
             f"ntxent got embeddings of shape {tuple(embeddings.shape)} and labels of {tuple(labels.shape)}, and needs "

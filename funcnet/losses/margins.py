@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import check, check_floating, of_class
+from .arguments import check, check_floating, check_range, check_weights, of_class
 from .simplex import unit_simplex
 
 __all__ = [
@@ -70,6 +70,7 @@ def multi_margin_loss(
     if p not in (1, 2):
         raise ValueError(f"multi_margin_loss got p={p}: write 1 or 2.")
     own = of_class("multi_margin_loss", scores, labels)[..., None]
+    check_weights("multi_margin_loss", "weight", weight, scores.shape[-1])
     loss = (torch.relu(margin - own + scores) ** p * _others(scores, labels)).sum(-1) / scores.shape[-1]
     return loss if weight is None else loss * of_class("multi_margin_loss", weight.expand(scores.shape), labels)
 
@@ -84,8 +85,13 @@ def multilabel_margin_loss(scores: Tensor, labels: Tensor) -> Tensor:
     tensor([0.8500])
     """
     check("multilabel_margin_loss", scores=scores, labels=labels)
+    if not scores.ndim:
+        raise ValueError("multilabel_margin_loss got scores of shape (), and needs one a class, (..., n).")
+    if labels.is_floating_point():
+        raise TypeError(f"multilabel_margin_loss got labels that are {labels.dtype}: write labels.long().")
     counted = (labels >= 0).cumprod(-1)
     numbers = torch.where(counted > 0, labels, 0).long()
+    check_range("multilabel_margin_loss", "labels", numbers, scores.shape[-1])
     right = torch.zeros_like(scores).scatter_add(-1, numbers, counted.to(scores.dtype)) > 0
     own = scores.gather(-1, numbers)
     gaps = torch.relu(1 - own[..., :, None] + scores[..., None, :])
@@ -102,6 +108,9 @@ def multilabel_soft_margin_loss(logits: Tensor, labels: Tensor, *, weight: Tenso
     tensor([0.4100])
     """
     check("multilabel_soft_margin_loss", logits=logits, labels=labels)
+    if not logits.ndim:
+        raise ValueError("multilabel_soft_margin_loss got logits of shape (), and needs one a class, (..., n).")
+    check_weights("multilabel_soft_margin_loss", "weight", weight, logits.shape[-1])
     loss = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
     return (loss if weight is None else loss * weight).mean(-1)
 

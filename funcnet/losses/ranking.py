@@ -39,6 +39,8 @@ def ranking_softmax_loss(
     mask = elements("ranking_softmax_loss", where, logits, -1)
     relevances = labels.to(logits.dtype) if weights is None else labels.to(logits.dtype) * weights
     losses = -(over(mask, relevances) * log_probabilities(logits, mask)).sum(-1)
+    if reduce_fn is not None and not callable(reduce_fn):
+        raise TypeError(f"reduce_fn is a {type(reduce_fn).__name__}, and must be a function, as torch.mean, or None.")
     if reduce_fn is None:
         return losses
     if reduce_fn is torch.mean and mask is not None:

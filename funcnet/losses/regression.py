@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .arguments import Axis, check, check_floating, elements, over, rows, total
+from .arguments import Axis, check, check_floating, check_numbers, elements, over, rows, total
 
 __all__ = [
     "cosine_distance",
@@ -27,7 +27,7 @@ def _errors(rule: str, predictions: Tensor, targets: Tensor | None) -> Tensor:
     if targets is None:
         return predictions
     check(rule, predictions=predictions, targets=targets)
-    return predictions - targets
+    return predictions - (targets.to(predictions.dtype) if targets.dtype == torch.bool else targets)
 
 
 def squared_error(predictions: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -65,6 +65,9 @@ def huber_loss(predictions: Tensor, targets: Tensor | None = None, *, delta: flo
     >>> huber_loss(torch.tensor([0.5, 3.0]))
     tensor([0.1250, 2.5000])
     """
+    check_numbers("huber_loss", delta=delta)
+    if not isinstance(delta, Tensor) and not delta >= 0:
+        raise ValueError(f"huber_loss got delta={delta}, and needs at least 0: where the parabola ends.")
     size = _errors("huber_loss", predictions, targets).abs()
     near = size.clamp(max=delta)
     return 0.5 * near**2 + delta * (size - near)
@@ -78,6 +81,7 @@ def smooth_l1_loss(predictions: Tensor, targets: Tensor | None = None, *, beta: 
     >>> smooth_l1_loss(torch.tensor([0.5, 3.0]))
     tensor([0.1250, 2.5000])
     """
+    check_numbers("smooth_l1_loss", beta=beta)
     if beta < 0:
         raise ValueError(f"smooth_l1_loss got beta={beta}, and needs at least 0: where the parabola ends.")
     errors = _errors("smooth_l1_loss", predictions, targets)
@@ -124,6 +128,7 @@ def gaussian_nll_loss(
     tensor([0.5000, 0.0000])
     """
     check("gaussian_nll_loss", predictions=predictions, targets=targets)
+    check_floating("gaussian_nll_loss", var=var)
     if var.shape != (*predictions.shape[:-1], 1):
         check("gaussian_nll_loss", predictions=predictions, var=var)
     variance = var.clamp(min=eps)
@@ -156,6 +161,7 @@ def cosine_similarity(
     """
     check("cosine_similarity", predictions=predictions, targets=targets)
     check_floating("cosine_similarity", targets=targets)
+    check_numbers("cosine_similarity", epsilon=epsilon)
     mask = elements("cosine_similarity", where, predictions, axis)
     x, y = over(mask, rows(predictions, axis)), over(mask, rows(targets, axis))
     lengths = [(v**2).sum(-1, keepdim=True).clamp(min=epsilon).sqrt() for v in (x, y)]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .arguments import check
+from .arguments import check, check_floating, check_weights, rows
 
 __all__ = ["binary_dice_loss", "dice_loss", "multiclass_generalized_dice_loss"]
 
@@ -46,6 +46,7 @@ def dice_loss(
     >>> dice_loss(logits, truth)
     tensor([0.2667])
     """
+    targets = _checked("dice_loss", predictions, targets)
     if predictions.ndim == targets.ndim - 1:
         predictions = predictions[..., None]
     if targets.ndim == predictions.ndim - 1:
@@ -54,13 +55,13 @@ def dice_loss(
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f'dice_loss got reduction={reduction!r}: write "mean", "sum" or "none".')
     classes = predictions.shape[-1]
-    if class_weights is not None and class_weights.shape != (classes,):
-        raise ValueError(f"dice_loss got class_weights of shape {tuple(class_weights.shape)}, and needs ({classes},).")
+    check_weights("dice_loss", "class_weights", class_weights, classes)
     p = predictions
     if apply_softmax:
         p = torch.sigmoid(p) if classes == 1 else torch.softmax(p, -1)
     axes = tuple(range(1, p.ndim - 1)) if axis is None else axis
     if axes != ():  # to torch an empty tuple means all axes
+        rows(p, axes)  # which looks at the axes
         overlap, predicted, true = (x.sum(axes) for x in (p * targets, p, targets))
     else:
         overlap, predicted, true = p * targets, p, targets
@@ -88,6 +89,7 @@ def multiclass_generalized_dice_loss(
     >>> multiclass_generalized_dice_loss(logits, truth)
     tensor(0.2667)
     """
+    targets = _checked("multiclass_generalized_dice_loss", predictions, targets)
     check("multiclass_generalized_dice_loss", predictions=predictions, targets=targets)
     weights = 1 / (targets.reshape(-1, targets.shape[-1]).sum(0) ** 2 + 1e-7)
     weights = weights / weights.mean()
@@ -112,6 +114,18 @@ def binary_dice_loss(
     >>> binary_dice_loss(torch.tensor([[9.0, 9.0]]), torch.tensor([[1.0, 0.0]]))
     tensor([0.2000])
     """
+    targets = _checked("binary_dice_loss", predictions, targets)
     if predictions.ndim == targets.ndim and predictions.shape[-1] != 1:
         predictions, targets = predictions[..., None], targets[..., None]
     return dice_loss(predictions, targets, smooth=smooth, apply_softmax=apply_sigmoid)
+
+
+def _checked(rule: str, predictions: Tensor, targets: Tensor) -> Tensor:
+    """The targets, of the predictions' dtype where they are booleans; both must be tensors with axes."""
+    check_floating(rule, predictions=predictions)
+    if not isinstance(targets, Tensor) or not targets.ndim or not predictions.ndim:
+        kind = f"shape {tuple(targets.shape)}" if isinstance(targets, Tensor) else f"a {type(targets).__name__}"
+        raise ValueError(
+            f"{rule} got targets of {kind} for predictions of {tuple(predictions.shape)}, and needs (batch, ...)."
+        )
+    return targets.to(predictions.dtype) if targets.dtype == torch.bool else targets

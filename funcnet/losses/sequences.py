@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..control.scan import scan
-from .arguments import check_floating
+from .arguments import check_floating, check_numbers, check_range
 
 __all__ = ["ctc_loss", "ctc_loss_with_forward_probs"]
 
@@ -54,11 +54,18 @@ def ctc_loss_with_forward_probs(
     (torch.Size([3, 1, 2]), torch.Size([3, 1, 1]))
     """
     check_floating("ctc_loss", logits=logits)
+    check_numbers("ctc_loss", log_epsilon=log_epsilon)
+    if logits.ndim < 2 or not logits.shape[-2]:
+        raise ValueError(f"ctc_loss got logits of shape {tuple(logits.shape)}, and needs (..., T, K), T above 0.")
+    if not 0 <= blank_id < logits.shape[-1]:
+        raise ValueError(f"ctc_loss got blank_id={blank_id} for {logits.shape[-1]} classes.")
     for name, value, wanted in (
         ("logit_paddings", logit_paddings, logits.shape[:-1]),
-        ("labels", labels, (*logits.shape[:-2], *labels.shape[-1:])),
-        ("label_paddings", label_paddings, labels.shape),
+        ("labels", labels, (*logits.shape[:-2], *getattr(labels, "shape", ())[-1:])),
+        ("label_paddings", label_paddings, getattr(labels, "shape", ())),
     ):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"ctc_loss got {name} that is a {type(value).__name__}, and needs a tensor.")
         if value.shape != wanted:
             raise ValueError(
                 f"ctc_loss got {name} of shape {tuple(value.shape)} for logits of {tuple(logits.shape)}, and needs "
@@ -68,6 +75,7 @@ def ctc_loss_with_forward_probs(
     # In half precision the sums over frames, and log_epsilon itself, would be lost.
     logs = F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), -1)
     labels = labels.long()
+    check_range("ctc_loss", "labels", labels, logits.shape[-1])
     repeats = F.pad((labels[..., :-1] == labels[..., 1:]).to(logs.dtype), (0, min(1, many)))
     emitted = logs.gather(-1, labels[..., None, :].expand(*batch, frames, many)).movedim(-2, 0)
     blanks = logs[..., blank_id].movedim(-1, 0)[..., None]

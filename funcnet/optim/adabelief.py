@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..tree import PyTree
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import abs_sq, each, moment_zeros, root, square_zeros, unbiased
 from .scaling import scale_by_learning_rate
@@ -65,7 +66,7 @@ def scale_by_belief(
         moved, mu, nu = each(leaf, updates, mu=state.mu, nu=state.nu)
         return moved, ScaleByBeliefState(count=count, mu=mu, nu=nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByBeliefState, init, update)
 
 
 def adabelief(

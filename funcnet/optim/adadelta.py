@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..tree import PyTree
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import abs_sq, each, root, square_zeros
 from .scaling import scale_by_learning_rate
@@ -52,7 +53,7 @@ def scale_by_adadelta(rho: Scalar = 0.9, eps: Scalar = 1e-6) -> GradientTransfor
         moved, e_g, e_x = each(leaf, updates, e_g=state.e_g, e_x=state.e_x)
         return moved, ScaleByAdaDeltaState(e_g=e_g, e_x=e_x)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByAdaDeltaState, init, update)
 
 
 def adadelta(

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..tree import PyTree, map
+from ..tree import PyTree, leaves, map
+from .arguments import check_floating, stateful
 from .base import GradientTransformation, chain, needed
 from .clipping import clip_by_block_rms
 from .leafwise import abs_sq, each, wide
@@ -84,6 +85,7 @@ def scale_by_factored_rms(
         return p.new_zeros([n for axis, n in enumerate(p.shape) if axis != left_out], dtype=dtype)
 
     def init(params: PyTree) -> FactoredState:
+        check_floating(leaves(params), params, "params")
         v_row, v_col, v = (map(lambda p, part=part: zeros(p, part), params) for part in ("v_row", "v_col", "v"))
         return FactoredState(count=zero_count(params), v_row=v_row, v_col=v_col, v=v)
 
@@ -108,7 +110,7 @@ def scale_by_factored_rms(
         moved, v_row, v_col, v = each(leaf, updates, needed(params, "scale_by_factored_rms"), own=own)
         return moved, FactoredState(count=increment(state.count), v_row=v_row, v_col=v_col, v=v)
 
-    return GradientTransformation(init, update)
+    return stateful(FactoredState, init, update)
 
 
 def adafactor(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..tree import PyTree
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import abs_sq, each, filled, square_zeros
 from .scaling import scale_by_learning_rate
@@ -41,7 +42,7 @@ def scale_by_rss(initial_accumulator_value: Scalar = 0.1, eps: Scalar = 1e-7) ->
         moved, sums = each(lambda g, s: over_root(g, s + abs_sq(g), eps), updates, sum_of_squares=state.sum_of_squares)
         return moved, ScaleByRssState(sum_of_squares=sums)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByRssState, init, update)
 
 
 def over_root(g: Tensor, s: Tensor, eps: Scalar) -> tuple[Tensor, Tensor]:

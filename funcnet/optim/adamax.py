@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..tree import PyTree
 from .adam import ScaleByAdamState
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import each, moment_zeros, square_zeros, unbiased
 from .scaling import scale_by_learning_rate
@@ -46,7 +47,7 @@ def scale_by_adamax(b1: Scalar = 0.9, b2: Scalar = 0.999, eps: Scalar = 1e-8) ->
         moved, mu, nu = each(leaf, updates, mu=state.mu, nu=state.nu)
         return moved, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByAdamState, init, update)
 
 
 def adamax(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..tree import PyTree
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import abs_sq, each, moment_zeros, root, square_zeros, unbiased
 from .scaling import scale_by_learning_rate
@@ -77,7 +78,7 @@ def scale_by_adan(
         moved, m, v, n, g = each(leaf, updates, m=state.m, v=state.v, n=state.n, g=state.g)
         return moved, ScaleByAdanState(m=m, v=v, n=n, g=g, t=t)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByAdanState, init, update)
 
 
 def adan(

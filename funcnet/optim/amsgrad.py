@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..tree import PyTree
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import abs_sq, each, moment_zeros, root, square_zeros, unbiased
 from .scaling import scale_by_learning_rate
@@ -75,7 +76,7 @@ def scale_by_amsgrad(
         moved, mu, nu, nu_max = each(leaf, updates, mu=state.mu, nu=state.nu, nu_max=state.nu_max)
         return moved, ScaleByAmsgradState(count=count, mu=mu, nu=nu, nu_max=nu_max)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByAmsgradState, init, update)
 
 
 def amsgrad(

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ..tree import PyTree, flatten, global_norm, leaves, leaves_with_path, map, unflatten
+from .arguments import check_floating, nonnegative
 from .base import EmptyState, GradientTransformation, needed, stateless
 from .leafwise import abs_sq, each, root, wide
 from .values import Scalar, scalar
@@ -31,7 +32,7 @@ def clip(max_delta: Scalar) -> GradientTransformation:
     >>> clip(1.0).update({"w": torch.tensor([3.0, -0.5])}, ())[0]
     {'w': tensor([ 1.0000, -0.5000])}
     """
-    scalar(max_delta, "max_delta")
+    nonnegative(max_delta, "max_delta")
 
     def leaf(u: Tensor) -> Tensor:
         return torch.clamp(torch.clamp(u, min=-max_delta), max=max_delta)
@@ -47,7 +48,7 @@ def clip_by_block_rms(threshold: Scalar) -> GradientTransformation:
     >>> clip_by_block_rms(1.0).update({"w": torch.tensor([3.0, -3.0])}, ())[0]
     {'w': tensor([ 1., -1.])}
     """
-    scalar(threshold, "threshold")
+    nonnegative(threshold, "threshold")
 
     def leaf(u: Tensor) -> Tensor:
         return u / torch.clamp(root(torch.mean(abs_sq(u))) / threshold, min=1)
@@ -65,9 +66,10 @@ def clip_by_global_norm(max_norm: Scalar) -> GradientTransformation:
     >>> updates["w"]
     tensor([0.6000, 0.8000])
     """
-    scalar(max_norm, "max_norm")
+    nonnegative(max_norm, "max_norm")
 
     def clip(updates: PyTree, params: PyTree) -> PyTree:
+        check_floating(leaves(updates), updates, "updates")
         norm = global_norm(updates)
         short = norm < max_norm
         # `where` selects, so neither the quotient's value nor its gradient enters where nothing is clipped; the inner
@@ -126,7 +128,7 @@ def adaptive_grad_clip(
     >>> rule.update({"w": torch.tensor([3.0, 4.0])}, rule.init(None), {"w": torch.tensor([6.0, 8.0])})[0]
     {'w': tensor([0.6000, 0.8000])}
     """
-    scalar(clipping, "clipping"), scalar(eps, "eps")
+    nonnegative(clipping, "clipping"), scalar(eps, "eps")
 
     def leaf(g: Tensor, p: Tensor) -> Tensor:
         longest = clipping * torch.clamp(unitwise_norm(p, axis), min=eps)
@@ -145,7 +147,7 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[P
     >>> per_example_global_norm_clip({"w": torch.tensor([[3.0, 4.0], [0.1, 0.0]])}, 1.0)
     ({'w': tensor([0.7000, 0.8000])}, tensor(1))
     """
-    scalar(l2_norm_clip, "l2_norm_clip")
+    nonnegative(l2_norm_clip, "l2_norm_clip")
     _check_examples(grads)
     square = sum(
         torch.sum(abs_sq(wider).unsqueeze(-1).flatten(1), 1) for wider in (g.to(wide(g.dtype)) for g in leaves(grads))
@@ -179,6 +181,9 @@ def per_example_layer_norm_clip(
 
 def _check_examples(grads: PyTree) -> None:
     named = leaves_with_path(grads)
+    if not named:
+        raise ValueError("per-example clipping got gradients without leaves, which do not tell how many examples.")
+    check_floating(leaves(grads), grads, "grads")
     for path, g in named:
         if g.ndim == 0 or g.shape[0] != named[0][1].shape[0]:
             raise ValueError(

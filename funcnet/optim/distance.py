@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..tree import PyTree, global_norm, map
+from ..tree import PyTree, global_norm, leaves, map
+from .arguments import check_floating, stateful
 from .base import GradientTransformation, needed
 from .leafwise import abs_sq, each, root, wide
 from .values import Scalar, scalar
@@ -47,6 +48,7 @@ def scale_by_distance_over_gradients(
     scalar(reps_rel, "reps_rel"), scalar(eps, "eps"), scalar(global_scale, "global_scale")
 
     def init(params: PyTree) -> ScaleByDistanceOverGradientsState:
+        check_floating(leaves(params), params, "params")
         return ScaleByDistanceOverGradientsState(
             max_dist=map(lambda p: reps_rel * (1 + global_norm(p)), params),
             grad_sum_of_squares=map(lambda p: p.new_zeros(1, dtype=wide(p.dtype).to_real()), params),
@@ -68,4 +70,4 @@ def scale_by_distance_over_gradients(
         moved, start, dist, total = each(leaf, updates, weights, init_params=state.init_params, own=own)
         return moved, ScaleByDistanceOverGradientsState(max_dist=dist, grad_sum_of_squares=total, init_params=start)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByDistanceOverGradientsState, init, update)

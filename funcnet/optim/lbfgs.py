@@ -7,8 +7,9 @@ from torch import Tensor
 
 from ..tree import PyTree, map, ravel, structure, unflatten
 from ..tree.mismatch import match
+from .arguments import stateful, whole
 from .base import GradientTransformation, chain, identity, needed
-from .leafwise import copied, dot, moment_zeros, wide
+from .leafwise import copied, dot, moment_zeros, quotient, wide
 from .linesearch import scale_by_zoom_linesearch
 from .scaling import scale, scale_by_learning_rate
 from .values import Scalar, ScalarOrSchedule, device_of, increment, precise, zero_count
@@ -52,8 +53,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Gr
     >>> rule.update(params, state, params)[0]["w"]  # the Newton step
     tensor([2.4000, 3.2000])
     """
-    if memory_size < 1:
-        raise ValueError(f"memory_size is {memory_size}, and must be at least 1: how many steps are remembered.")
+    whole(memory_size, "memory_size", "the steps that are remembered")
 
     def init(params: PyTree) -> ScaleByLBFGSState:
         def ring() -> PyTree:
@@ -83,7 +83,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Gr
 
         s, y = difference(weights, old), difference(given, state.updates)
         agreement, length = dot(s, y).sum(), dot(y, y).sum()
-        weight = torch.where(agreement == 0, 0.0, 1 / torch.where(agreement == 0, 1.0, agreement))
+        weight = quotient(1.0, agreement)
 
         places = torch.arange(memory_size, device=state.count.device)
         newest = places == (state.count - 1) % memory_size
@@ -119,7 +119,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True) -> Gr
             weights_memory=rho,
         )
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByLBFGSState, init, update)
 
 
 def _times(vector: Tensor, s: Tensor, y: Tensor, rho: Tensor, first: Scalar) -> Tensor:

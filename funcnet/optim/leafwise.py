@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..tree import PyTree, flatten, map, unflatten
+from ..tree import PyTree, flatten, leaves, map, unflatten
 from ..tree.mismatch import match
 from . import fast
+from .arguments import check_floating
 from .blocks import Blocks
 from .placing import placed
 from .values import Scalar, correction, increment
@@ -61,11 +62,12 @@ def each(
     if not alone and not own and fast.usable(*columns):
         found = Blocks(columns[0]).run(_rounded(rule, [kind[0] for kind in kinds]), columns)
     else:
+        check_floating(columns[0], updates, "updates")
         columns[0] = placed(columns[0], columns[-1] if params is not None else values)
         rows = zip(zip(*columns, strict=True), *kinds, strict=True)
         results = [_rounded(rule, dtypes)(row) for row, *dtypes in rows]
         found = [placed([result[n] for result in results], columns[n]) for n in range(len(kinds))]
-    return tuple(unflatten(treedef, leaves) for leaves in found)
+    return tuple(unflatten(treedef, column) for column in found)
 
 
 def _rounded(rule: Callable[..., Any], dtypes: Sequence[torch.dtype]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
@@ -104,6 +106,12 @@ def inner(left: PyTree, right: PyTree) -> Tensor:
     return total(dot, left, right)
 
 
+def quotient(numerator: Tensor | Scalar, denominator: Tensor) -> Tensor:
+    """The quotient, and 0 where the denominator is; the inner `where` keeps the derivative there finite."""
+    nothing = denominator == 0
+    return torch.where(nothing, 0.0, numerator / torch.where(nothing, 1.0, denominator))
+
+
 def dot(a: Any, b: Any) -> Any:
     """The products of two leaves' elements, taken as real vectors."""
     return a * b if _real(a, b) else torch.real(torch.conj(a) * b)
@@ -114,6 +122,7 @@ def scaled(updates: PyTree, factor: Scalar) -> PyTree:
     values, treedef = flatten(updates)
     if fast.usable(values) and fast.is_constant(factor):
         return unflatten(treedef, fast.scale(values, factor))
+    check_floating(values, updates, "updates")
     return unflatten(treedef, [(value * factor).to(value.dtype) for value in values])
 
 
@@ -128,6 +137,8 @@ def stepped(params: PyTree, updates: PyTree, factor: Scalar, donate: bool = Fals
         number = fast.number(factor)
         if not isinstance(number, Tensor):
             return unflatten(treedef, (fast.add_onto if donate else fast.add)(values, added, number))
+    check_floating(values, params, "params")
+    check_floating(added, updates, "updates")
     pairs = zip(values, placed(added, values), strict=True)
     return unflatten(treedef, [(p + (u * factor).to(u.dtype)).to(p.dtype) for p, u in pairs])
 
@@ -176,6 +187,10 @@ def unbiased(decay: Scalar, count: Tensor, dtype: torch.dtype, nesterov: bool = 
 def moment_zeros(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
     """Zeros to accumulate in: of the given dtype, else the parameter's, or float32 where that is of half precision."""
 
+    check_floating(leaves(params), params, "params")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and (dtype.is_floating_point or dtype.is_complex)):
+        raise TypeError(f"a running mean cannot be kept in {dtype!r}: give a floating dtype, such as torch.float32.")
+
     def zeros(leaf: Tensor) -> Tensor:
         own = wide(leaf.dtype) if dtype is None else dtype.to_complex() if leaf.is_complex() else dtype
         return torch.zeros_like(leaf, dtype=own)
@@ -185,6 +200,7 @@ def moment_zeros(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
 
 def square_zeros(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
     """Zeros to accumulate squares in: like `moment_zeros`, but real for complex parameters."""
+    check_floating(leaves(params), params, "params")
     return map(lambda leaf: torch.zeros_like(leaf, dtype=dtype or wide(leaf.dtype).to_real()), params)
 
 
@@ -195,6 +211,7 @@ def filled(zeros: PyTree, value: Scalar) -> PyTree:
 
 def copied(params: PyTree, dtype: torch.dtype | None = None) -> PyTree:
     """Parameters for a state to keep: copies, of the given dtype or of at least float32."""
+    check_floating(leaves(params), params, "params")
     return map(lambda leaf: leaf.to(dtype or wide(leaf.dtype), copy=True), params)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import control, random
 from ..tree import PyTree, global_norm, leaves, map
+from .arguments import check_floating, function, whole
 from .values import Scalar
 
 __all__ = ["matrix_inverse_pth_root", "nnls", "power_iteration"]
@@ -51,6 +52,7 @@ def power_iteration(
     >>> value, vector.abs()[0]
     (tensor(2.), tensor(1.))
     """
+    whole(num_iters, "num_iters", "turns", 0)
     if isinstance(matrix, Tensor):
         _square(matrix, "power_iteration")
         known = matrix
@@ -62,6 +64,7 @@ def power_iteration(
             drawing = random.key(0, device=matrix.device) if key is None else key
             v0 = random.uniform(drawing, matrix.shape[-1:], matrix.dtype, -1.0, 1.0)
     else:
+        function(matrix, "matrix", "a square tensor, or lambda v: A @ v")
         multiply = matrix  # type: ignore[assignment]  # which is the same type
         if v0 is None:
             raise ValueError("power_iteration needs v0 where the matrix is a function: a tree that it takes.")
@@ -93,6 +96,9 @@ def _zero(like: Tensor) -> Tensor:
 
 
 def _square(matrix: Tensor, name: str) -> None:
+    if not isinstance(matrix, Tensor) or not (matrix.is_floating_point() or matrix.is_complex()):
+        kind = matrix.dtype if isinstance(matrix, Tensor) else f"a {type(matrix).__name__}"
+        raise TypeError(f"{name} got a matrix that is {kind}, and needs a floating tensor: write matrix.float().")
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"{name} takes one square matrix, and got shape {tuple(matrix.shape)}; write vmap for many.")
 
@@ -172,6 +178,7 @@ def nnls(A: Tensor, b: Tensor, iters: int, unroll: int | bool = 1, L: Scalar | N
     >>> [round(value, 2) for value in x.tolist()]
     [0.0, 1.7]
     """
+    check_floating([A, b], {"A": A, "b": b}, "nnls")
     if A.ndim != 2 or b.ndim not in (1, 2) or len(A) != len(b):
         raise ValueError(f"nnls takes A of (m, n) and b of (m,) or (m, k), and got {tuple(A.shape)}, {tuple(b.shape)}.")
     square, target = A.mT @ A, A.mT @ b

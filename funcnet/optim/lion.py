@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..tree import PyTree
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import each, moment_zeros, sign
 from .scaling import scale_by_learning_rate
@@ -68,7 +69,7 @@ def scale_by_lion(
         moved, mu = each(leaf, updates, mu=state.mu)
         return moved, ScaleByLionState(count=increment(state.count), mu=mu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByLionState, init, update)
 
 
 def lion(

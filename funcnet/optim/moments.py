@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..tree import PyTree, map
+from ..tree import PyTree, check_like, map
+from .arguments import stateful
 from .base import GradientTransformation, chain, stateless
 from .leafwise import abs_sq, each, moment_zeros, unbiased
-from .values import Scalar, correction, decay_rate, increment, precise, zero_count
+from .values import Scalar, correction, decay_rate, increment, precise, scalar, zero_count
 
 __all__ = [
     "EmaState",
@@ -59,7 +60,7 @@ def ema(decay: Scalar, debias: bool = True, accumulator_dtype: torch.dtype | Non
         moved, means = each(leaf, updates, ema=state.ema)
         return moved, EmaState(count=count, ema=means)
 
-    return GradientTransformation(init, update)
+    return stateful(EmaState, init, update)
 
 
 def measure_with_ema(
@@ -79,7 +80,8 @@ def measure_with_ema(
     """
 
     def measured(updates: PyTree) -> PyTree:
-        return map(lambda t: t if t.is_floating_point() else t.float(), measure(updates))  # truth values, and counts
+        found = map(torch.as_tensor, measure(updates))
+        return map(lambda t: t if t.is_floating_point() else t.float(), found)  # truth values, and counts
 
     mean = ema(decay, debias, accumulator_dtype)
     started = mean._replace(init=lambda params: mean.init(measured(params)))
@@ -102,7 +104,7 @@ def update_moment(updates: PyTree, moments: PyTree, decay: Scalar, order: int) -
     >>> update_moment({"w": torch.tensor([2.0])}, {"w": torch.tensor([1.0])}, 0.5, 2)
     {'w': tensor([2.5000])}
     """
-    return map(lambda g, m: (1 - decay) * g**order + decay * m, updates, moments)
+    return _moved(lambda g, m: (1 - decay) * g**order + decay * m, updates, moments, decay)
 
 
 def update_moment_per_elem_norm(updates: PyTree, moments: PyTree, decay: Scalar, order: int) -> PyTree:
@@ -117,7 +119,7 @@ def update_moment_per_elem_norm(updates: PyTree, moments: PyTree, decay: Scalar,
     def power(g: Tensor) -> Tensor:
         return abs_sq(g) ** (order / 2) if g.is_complex() else g**order
 
-    return map(lambda g, m: (1 - decay) * power(g) + decay * m, updates, moments)
+    return _moved(lambda g, m: (1 - decay) * power(g) + decay * m, updates, moments, decay)
 
 
 def update_infinity_moment(updates: PyTree, moments: PyTree, decay: Scalar, eps: Scalar) -> PyTree:
@@ -126,4 +128,10 @@ def update_infinity_moment(updates: PyTree, moments: PyTree, decay: Scalar, eps:
     >>> update_infinity_moment({"w": torch.tensor([-2.0])}, {"w": torch.tensor([3.0])}, 0.5, 0.0)
     {'w': tensor([2.])}
     """
-    return map(lambda g, m: torch.maximum(torch.abs(g) + eps, decay * m), updates, moments)
+    return _moved(lambda g, m: torch.maximum(torch.abs(g) + eps, decay * m), updates, moments, decay)
+
+
+def _moved(rule: Callable[[Tensor, Tensor], Tensor], updates: PyTree, moments: PyTree, decay: Scalar) -> PyTree:
+    scalar(decay, "decay")
+    check_like(moments, updates, "moments", "updates")
+    return map(rule, updates, moments)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import random
 from ..tree import PyTree, flatten, unflatten
+from .arguments import check_floating, nonnegative, stateful
 from .base import GradientTransformation, chain
 from .leafwise import wide
 from .scaling import scale_by_learning_rate
@@ -40,7 +41,7 @@ def add_noise(
     >>> rule.update({"w": torch.ones(2)}, rule.init(params), params)[0]
     {'w': tensor([1.0199, 0.9230])}
     """
-    scalar(eta, "eta"), scalar(gamma, "gamma")
+    nonnegative(eta, "eta"), scalar(gamma, "gamma")
     if seed is not None:
         if key is not None:
             raise ValueError("add_noise got both key and seed, which is the older name of key: give the key alone.")
@@ -63,11 +64,12 @@ def add_noise(
         deviation = torch.sqrt(eta / count.to(precise(updates)) ** gamma)
         rng_key, drawing = random.split(state.rng_key).unbind(-2)
         values, treedef = flatten(updates)
+        check_floating(values, updates, "updates")
         keys = random.split(drawing, len(values)).unbind(-2)
         noisy = [(g + deviation * _noise(own, g).to(g.device)).to(g.dtype) for own, g in zip(keys, values, strict=True)]
         return unflatten(treedef, noisy), AddNoiseState(count=count, rng_key=rng_key)
 
-    return GradientTransformation(init, update)
+    return stateful(AddNoiseState, init, update)
 
 
 def _noise(key: Tensor, like: Tensor) -> Tensor:

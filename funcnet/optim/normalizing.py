@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from ..tree import PyTree, global_norm, map
+from ..tree import PyTree, global_norm, leaves, map
+from .arguments import check_floating
 from .base import GradientTransformation, stateless
 from .leafwise import each
 from .values import Scalar, scalar
@@ -37,6 +38,7 @@ def normalize_by_update_norm(scale_factor: Scalar = 1.0, eps: Scalar = 1e-6) -> 
     scalar(scale_factor, "scale_factor"), scalar(eps, "eps")
 
     def normalized(updates: PyTree, params: PyTree) -> PyTree:
+        check_floating(leaves(updates), updates, "updates")
         length = (global_norm(updates) + eps) / scale_factor
         return map(lambda u: (u / length).to(u.dtype), updates)
 

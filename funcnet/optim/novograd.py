@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..tree import PyTree, map
+from ..tree import PyTree, leaves, map
+from .arguments import check_floating, stateful
 from .base import GradientTransformation, chain, needed
 from .leafwise import abs_sq, each, moment_zeros, root, wide
 from .scaling import scale_by_learning_rate
@@ -49,6 +50,7 @@ def scale_by_novograd(
     scalar(eps_root, "eps_root"), scalar(weight_decay, "weight_decay")
 
     def init(params: PyTree) -> ScaleByNovogradState:
+        check_floating(leaves(params), params, "params")
         nu = map(lambda p: p.new_zeros((), dtype=wide(p.dtype).to_real()), params)
         return ScaleByNovogradState(count=zero_count(params), mu=moment_zeros(params, mu_dtype), nu=nu)
 
@@ -65,7 +67,7 @@ def scale_by_novograd(
         moved, mu, nu = each(leaf, updates, weights, mu=state.mu, own={"nu": state.nu})
         return moved, ScaleByNovogradState(count=increment(state.count), mu=mu, nu=nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByNovogradState, init, update)
 
 
 def novograd(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..tree import PyTree
 from .adam import scale_by_adam
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import each, moment_zeros
 from .scaling import scale, scale_by_learning_rate
@@ -62,7 +63,7 @@ def scale_by_optimistic_gradient(alpha: Scalar = 1.0, beta: Scalar = 1.0) -> Gra
             is_initial_step=torch.zeros_like(state.is_initial_step), previous_gradient=previous
         )
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByOptimisticGradientState, init, update)
 
 
 def optimistic_gradient_descent(

@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import random
 from ..transforms import stop_gradient, vmap
 from ..tree import PyTree, flatten, map, unflatten
+from .arguments import function
 
 __all__ = ["Gumbel", "Normal", "make_perturbed_fun"]
 
@@ -83,6 +84,15 @@ def make_perturbed_fun(
     >>> torch.allclose(soft(0, x), torch.softmax(x, 0), atol=0.02)
     True
     """
+    function(fun, "fun", "lambda x: (x == x.max()).float()")
+    if isinstance(noise, type):
+        raise TypeError(
+            f"noise is the class {noise.__name__}, and must be an instance: write noise={noise.__name__}()."
+        )
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int):
+        raise TypeError(f"num_samples is a {type(num_samples).__name__}, and must be an int, as in num_samples=1000.")
+    if not isinstance(sigma, Tensor) and not sigma > 0:
+        raise ValueError(f"make_perturbed_fun got sigma={sigma}, and needs more than 0: the size of the noise.")
     if num_samples < 1:
         raise ValueError(f"make_perturbed_fun got num_samples={num_samples}, and needs at least 1.")
 

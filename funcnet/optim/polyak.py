@@ -5,7 +5,8 @@ from typing import Any
 import torch
 
 from ..tree import PyTree, global_norm
-from .base import EmptyState, GradientTransformation, chain, extra_argument, init_empty
+from .arguments import loss_value
+from .base import EmptyState, GradientTransformation, chain, init_empty
 from .leafwise import scaled
 from .sgd import sgd
 from .values import Scalar, ScalarOrSchedule, scalar
@@ -34,7 +35,7 @@ def scale_by_polyak(
         raise ValueError(f'variant is {variant!r}, and scale_by_polyak knows "sps" and "sps+".')
 
     def update(updates: PyTree, state: EmptyState, params: PyTree = None, **extra: Any) -> tuple[PyTree, EmptyState]:
-        value = scalar(extra_argument(extra, "value", "scale_by_polyak", "loss"), "value")
+        value = loss_value(extra, "scale_by_polyak")
         square = global_norm(updates) ** 2 + eps
         gap = torch.as_tensor(value - f_min, dtype=square.dtype, device=square.device)
         if variant == "sps+":

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..losses.simplex import unit_simplex
 from ..tree import PyTree, flatten, leaves, map, ravel, unflatten
 from ..tree.mismatch import match
+from .arguments import check_floating
 from .leafwise import wide
 from .values import Scalar, scalar
 
@@ -52,6 +53,10 @@ def projection_box(tree: PyTree, lower: PyTree, upper: PyTree) -> PyTree:
     if isinstance(lower, int | float) and isinstance(upper, int | float) and lower > upper:
         raise ValueError(f"projection_box got lower={lower} and upper={upper}: nothing lies between.")
     values, treedef = flatten(tree)
+    for value in values:
+        if not isinstance(value, Tensor) or value.is_complex():
+            kind = value.dtype if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise TypeError(f"projection_box got a leaf that is {kind}, and needs real tensors.")
     below, above = _bound(lower, tree, "lower"), _bound(upper, tree, "upper")
     clamped = [x.clamp(min=low).clamp(max=high) for x, low, high in zip(values, below, above, strict=True)]
     return unflatten(treedef, [new.to(x.dtype) for new, x in zip(clamped, values, strict=True)])
@@ -76,6 +81,9 @@ def projection_simplex(tree: PyTree, scale: Scalar = 1) -> PyTree:
     {'w': tensor([0.1500, 0.8500]), 'b': tensor(0.)}
     """
     _positive(scale, "projection_simplex")
+    check_floating(leaves(tree), tree, "tree")
+    if not any(leaf.numel() for leaf in leaves(tree)):
+        raise ValueError("projection_simplex got a tree without elements, of which no sum is reached.")
     vector, unravel = ravel(tree)
     high = vector.to(wide(vector.dtype))
     return unravel((scale * unit_simplex(high / scale)).to(vector.dtype))
@@ -91,6 +99,7 @@ def projection_l1_sphere(tree: PyTree, scale: Scalar = 1) -> PyTree:
     tensor([-2.,  0.])
     """
     _positive(scale, "projection_l1_sphere")
+    check_floating(leaves(tree), tree, "tree")
     sizes = projection_simplex(map(torch.abs, tree), scale)
     return map(lambda x, p: torch.where(x < 0, -p, p), tree, sizes)
 
@@ -104,6 +113,7 @@ def projection_l1_ball(tree: PyTree, scale: Scalar = 1) -> PyTree:
     (tensor([-0.7500,  0.2500]), tensor([0.1000, 0.2000]))
     """
     _positive(scale, "projection_l1_ball")
+    check_floating(leaves(tree), tree, "tree")
     inside = _total([leaf.to(wide(leaf.dtype)).abs().sum() for leaf in leaves(tree)]) <= scale
     return map(lambda x, p: torch.where(inside, x, p), tree, projection_l1_sphere(tree, scale))
 
@@ -187,6 +197,7 @@ def _total(values: list[Tensor]) -> Tensor:
 
 
 def _dot(x: PyTree, y: PyTree) -> Tensor:
+    check_floating(leaves(x), x, "x")
     pairs = zip(leaves(x), match(y, x, "a", "x"), strict=True)
     return _total([(a.to(wide(a.dtype)) * b.to(wide(b.dtype))).sum() for a, b in pairs])
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..tree import PyTree
+from .arguments import stateful
 from .base import GradientTransformation, chain, identity
 from .leafwise import abs_sq, each, filled, moment_zeros, root, square_zeros, unbiased
 from .scaling import scale_by_learning_rate
@@ -95,7 +96,7 @@ def scale_by_rms(
         moved, nu = each(leaf, updates, nu=state.nu)
         return moved, state._replace(nu=nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByRmsWithCountState if bias_correction else ScaleByRmsState, init, update)
 
 
 def scale_by_stddev(
@@ -137,7 +138,8 @@ def scale_by_stddev(
         moved, mu, nu = each(leaf, updates, mu=state.mu, nu=state.nu)
         return moved, state._replace(mu=mu, nu=nu)
 
-    return GradientTransformation(init, update)
+    kind = ScaleByRStdDevWithCountState if bias_correction else ScaleByRStdDevState
+    return stateful(kind, init, update)
 
 
 def _divisor(square: Tensor, eps: Scalar, eps_in_sqrt: bool) -> Any:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..tree import PyTree
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import each, filled, moment_zeros, sign
 from .scaling import scale
@@ -65,7 +66,7 @@ def scale_by_rprop(
         moved, sizes, last = each(leaf, updates, step_sizes=state.step_sizes, prev_updates=state.prev_updates)
         return moved, ScaleByRpropState(step_sizes=sizes, prev_updates=last)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByRpropState, init, update)
 
 
 def rprop(

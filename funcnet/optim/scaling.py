@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..tree import PyTree
+from .arguments import stateful
 from .base import Advancing, EmptyState, GradientTransformation, identity, stateless
 from .leafwise import scaled, stepped
 from .values import Scalar, ScalarOrSchedule, Schedule, increment, is_schedule, scalar, value_at, zero_count
@@ -50,6 +51,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
     >>> updates["w"], state.count
     (tensor([0.2500]), tensor(3, dtype=torch.int32))
     """
+    is_schedule(step_size_fn, "step_size_fn")
 
     def init(params: PyTree) -> ScaleByScheduleState:
         return ScaleByScheduleState(count=zero_count(params))
@@ -66,7 +68,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
         step_size = value_at(step_size_fn, state.count, "step_size_fn")
         return stepped(params, updates, step_size, donate), ScaleByScheduleState(count=increment(state.count))
 
-    return Advancing.of(GradientTransformation(init, update), advancing)
+    return Advancing.of(stateful(ScaleByScheduleState, init, update), advancing)
 
 
 def scale_by_learning_rate(

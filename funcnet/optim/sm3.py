@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..tree import PyTree, flatten, leaves_with_path, map, unflatten
+from ..tree import PyTree, flatten, leaves, leaves_with_path, map, unflatten
 from ..tree.mismatch import match
 from .adagrad import over_root
+from .arguments import check_floating, stateful
 from .base import GradientTransformation, chain
 from .leafwise import abs_sq, moment_zeros, wide
 from .scaling import scale
@@ -48,6 +49,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
     share = 1.0 if not isinstance(b2, Tensor) and b2 == 1 else 1 - b2
 
     def init(params: PyTree) -> ScaleBySM3State:
+        check_floating(leaves(params), params, "params")
         for path, p in leaves_with_path(params):
             if p.is_complex():
                 raise ValueError(
@@ -74,7 +76,7 @@ def scale_by_sm3(b1: Scalar = 0.9, b2: Scalar = 1.0, eps: Scalar = 1e-8) -> Grad
         moved, mu, nu = (unflatten(treedef, [row[n] for row in rows]) for n in range(3))
         return moved, ScaleBySM3State(mu=mu, nu=nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleBySM3State, init, update)
 
 
 def _axes(p: Tensor) -> list[Tensor]:

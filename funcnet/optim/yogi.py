@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..tree import PyTree
 from .adam import ScaleByAdamState
+from .arguments import stateful
 from .base import GradientTransformation, chain
 from .leafwise import abs_sq, each, filled, moment_zeros, root, sign, square_zeros, unbiased
 from .scaling import scale_by_learning_rate
@@ -59,7 +60,7 @@ def scale_by_yogi(
         moved, mu, nu = each(leaf, updates, mu=state.mu, nu=state.nu)
         return moved, ScaleByAdamState(count=count, mu=mu, nu=nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByAdamState, init, update)
 
 
 def yogi(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...tree import PyTree
 from ..adabelief import ScaleByBeliefState
+from ..arguments import stateful
 from ..base import GradientTransformation, chain
 from ..leafwise import abs_sq, each, moment_zeros, root, square_zeros
 from ..scaling import scale_by_learning_rate
@@ -53,7 +54,7 @@ def scale_by_acprop(
         moved, mu, nu = each(leaf, updates, mu=state.mu, nu=state.nu)
         return moved, ScaleByBeliefState(count=increment(state.count), mu=mu, nu=nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByBeliefState, init, update)
 
 
 def acprop(

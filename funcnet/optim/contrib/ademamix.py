@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
+from ..arguments import stateful
 from ..base import GradientTransformation, chain
 from ..leafwise import abs_sq, each, moment_zeros, root, square_zeros
 from ..scaling import scale_by_learning_rate
@@ -98,7 +99,7 @@ def scale_by_ademamix(
         moved, m1, m2, nu = each(leaf, updates, m1=state.m1, m2=state.m2, nu=state.nu)
         return moved, ScaleByAdemamixState(count=count, count_m2=increment(state.count_m2), m1=m1, m2=m2, nu=nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByAdemamixState, init, update)
 
 
 def ademamix(
@@ -180,7 +181,7 @@ def scale_by_simplified_ademamix(
         moved, m, n = each(leaf, updates, m=state.m, n=state.n)
         return moved, ScaleBySimplifiedAdEMAMixState(t=t, m=m, n=n)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleBySimplifiedAdEMAMixState, init, update)
 
 
 def simplified_ademamix(

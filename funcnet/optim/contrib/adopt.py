@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...tree import PyTree
 from ..adam import ScaleByAdamState
+from ..arguments import stateful
 from ..base import GradientTransformation, chain
 from ..leafwise import abs_sq, each, moment_zeros, root, square_zeros
 from ..scaling import scale_by_learning_rate
@@ -72,7 +73,7 @@ def scale_by_adopt(
         moved, mu, nu = each(leaf, updates, mu=state.mu, nu=state.nu)
         return moved, ScaleByAdamState(count=increment(state.count), mu=mu, nu=nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByAdamState, init, update)
 
 
 def adopt(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree, map
+from ..arguments import stateful
 from ..base import GradientTransformation, chain, needed
 from ..leafwise import copied, each, moment_zeros
 from ..scaling import scale_by_learning_rate
@@ -65,7 +66,7 @@ def scale_by_cocob(alpha: Scalar = 100.0, eps: Scalar = 1e-8) -> GradientTransfo
         moved, *new = each(leaf, updates, needed(params, "scale_by_cocob"), **state._asdict())
         return moved, COCOBState(*new)
 
-    return GradientTransformation(init, update)
+    return stateful(COCOBState, init, update)
 
 
 def cocob(

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...tree import PyTree, flatten, map, unflatten
 from ...tree.mismatch import match
+from ..arguments import stateful
 from ..base import GradientTransformation, with_extra_args_support
 
 __all__ = ["SplitRealAndImaginaryArrays", "SplitRealAndImaginaryState", "split_real_and_imaginary"]
@@ -53,7 +54,7 @@ def split_real_and_imaginary(inner: GradientTransformation) -> GradientTransform
         merged = [torch.complex(next(parts), next(parts)) if v.is_complex() else next(parts) for v in values]
         return unflatten(treedef, merged), SplitRealAndImaginaryState(inner_state=inner_state)
 
-    return GradientTransformation(init, update)
+    return stateful(SplitRealAndImaginaryState, init, update)
 
 
 def _split(leaf: Tensor) -> Any:

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
+from ..arguments import pair, stateful
 from ..base import GradientTransformation, needed
-from ..leafwise import abs_sq, dot, each, moment_zeros, root, square_zeros, total
+from ..leafwise import abs_sq, dot, each, moment_zeros, quotient, root, square_zeros, total
 from ..values import (
     Scalar,
     ScalarOrSchedule,
@@ -69,7 +70,7 @@ def dadapt_adamw(
     >>> bool(params["w"].norm() < 0.6), bool(state.estim_lr > 1e-3)
     (True, True)
     """
-    b1, b2 = betas
+    b1, b2 = pair(betas, "betas", "(0.9, 0.999)")
     decay_rate(b1, "betas[0]"), decay_rate(b2, "betas[1]"), scalar(eps, "eps"), scalar(estim_lr0, "estim_lr0")
     scalar(weight_decay, "weight_decay"), is_schedule(learning_rate, "learning_rate")
     b = b2**0.5
@@ -107,15 +108,13 @@ def dadapt_adamw(
         )
         numerator = b * state.numerator_weighted + (1 - b) * rate * agreement
         length = (1 - b) * total(torch.abs, grad_sum)
-        nothing = length == 0
-        estimate = torch.where(nothing, 0.0, numerator / torch.where(nothing, 1.0, length))
         return moved, DAdaptAdamWState(
             exp_avg=mean,
             exp_avg_sq=square,
             grad_sum=grad_sum,
-            estim_lr=torch.maximum(state.estim_lr, estimate).to(dtype),
+            estim_lr=torch.maximum(state.estim_lr, quotient(numerator, length)).to(dtype),
             numerator_weighted=numerator.to(dtype),
             count=count,
         )
 
-    return GradientTransformation(init, update)
+    return stateful(DAdaptAdamWState, init, update)

@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ...tree import PyTree, global_norm
+from ...tree import PyTree, global_norm, leaves
+from ..arguments import check_floating, pair, stateful
 from ..base import GradientTransformation, chain, identity, needed
 from ..leafwise import abs_sq, copied, root, scaled, total
 from ..scaling import scale_by_learning_rate
@@ -43,7 +44,7 @@ def scale_by_dog(
     >>> rule.update({"w": torch.tensor([3.0, -4.0])}, rule.init(params), params)[0]
     {'w': tensor([ 0.0600, -0.0800])}
     """
-    kind, value = init_step
+    kind, value = pair(init_step, "init_step", '("heuristic", 1e-6)')
     scalar(value, "init_step[1]"), scalar(eps, "eps")
     if kind not in ("distance", "learning_rate", "heuristic"):
         raise ValueError(
@@ -52,6 +53,7 @@ def scale_by_dog(
         )
 
     def init(params: PyTree) -> DoGState:
+        check_floating(leaves(params), params, "params")
         first = {"distance": value, "learning_rate": 0.0}.get(kind)
         distance = value * (1 + global_norm(params)) if first is None else first
         return DoGState(
@@ -75,7 +77,7 @@ def scale_by_dog(
             sum_sq_norm_grads=squares.to(state.sum_sq_norm_grads.dtype),
         )
 
-    return GradientTransformation(init, update)
+    return stateful(DoGState, init, update)
 
 
 def dog(
@@ -140,7 +142,7 @@ def scale_by_dowg(init_estim_sq_dist: Scalar | None = None, eps: Scalar = 1e-4) 
             estim_sq_dist=longest.to(state.estim_sq_dist.dtype),
         )
 
-    return GradientTransformation(init, update)
+    return stateful(DoWGState, init, update)
 
 
 def dowg(

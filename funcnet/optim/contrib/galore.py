@@ -11,6 +11,7 @@ from ...transforms import stop_gradient
 from ...tree import PyTree, flatten, unflatten
 from ...tree.mismatch import match
 from ..adam import scale_by_adam
+from ..arguments import check_floating, stateful, whole
 from ..base import GradientTransformation, chain, with_extra_args_support
 from ..leafwise import wide
 from ..scaling import scale_by_learning_rate
@@ -76,10 +77,7 @@ def scale_by_galore(
     >>> updates["w"][1], state.base_optimizer_state.mu["w"].shape
     (tensor([1.0000, 1.0000]), torch.Size([1, 2]))
     """
-    if isinstance(rank, bool) or not isinstance(rank, int):
-        raise TypeError(f"rank is a {type(rank).__name__}, and must be an int: how many directions are kept.")
-    if rank <= 0:
-        raise ValueError(f"rank is {rank}, and must be at least 1: how many directions are kept.")
+    whole(rank, "rank", "the directions that are kept"), whole(update_proj_gap, "update_proj_gap")
     scalar(scale, "scale")
     base = with_extra_args_support(scale_by_adam() if base_optimizer is None else base_optimizer)
 
@@ -94,6 +92,7 @@ def scale_by_galore(
         return [_layout(leaf, own) for leaf, own in zip(leaves, numbers, strict=True)]
 
     def init(params: PyTree) -> GaLoreState:
+        check_floating(flatten(params)[0], params, "params")
         leaves, treedef = flatten(params)
         projectors, proxies = [], []
         for leaf, layout in zip(leaves, layouts(params), strict=True):
@@ -141,7 +140,7 @@ def scale_by_galore(
             count=increment(state.count), base_optimizer_state=base_state, projector=unflatten(treedef, ways)
         )
 
-    return GradientTransformation(init, update)
+    return stateful(GaLoreState, init, update)
 
 
 def _layout(leaf: Tensor, numbers: GaLoreDimensionNumbers | None) -> Layout | None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
+from ..arguments import stateful
 from ..base import GradientTransformation, chain, needed
 from ..leafwise import abs_sq, copied, each, moment_zeros, root, square_zeros
 from ..values import (
@@ -75,7 +76,7 @@ def scale_by_madgrad(
         moved, squares, s, _ = each(leaf, updates, weights, grad_sum_sq=state.grad_sum_sq, s=state.s, x0=state.x0)
         return moved, MadgradState(count=count, grad_sum_sq=squares, s=s, x0=state.x0)
 
-    return GradientTransformation(init, update)
+    return stateful(MadgradState, init, update)
 
 
 def madgrad(

@@ -31,6 +31,9 @@ class Layout(NamedTuple):
         rows, columns = (
             tuple(axis % rank for axis in ((axes,) if isinstance(axes, int) else axes)) for axes in numbers
         )
+        for axis in [axis for axes in numbers for axis in ((axes,) if isinstance(axes, int) else axes)]:
+            if not -rank <= axis < rank:
+                raise ValueError(f"{rule} got the axis {axis} for a leaf of shape {tuple(shape)}, which has none such.")
         if set(rows) & set(columns):
             raise ValueError(
                 f"{rule} got the reduction axes {rows} and the output axes {columns} for a leaf of shape "

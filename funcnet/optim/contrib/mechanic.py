@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree, global_norm
+from ..arguments import stateful, whole
 from ..base import GradientTransformation, needed, with_extra_args_support
 from ..leafwise import copied, each, inner, root
 from ..values import Scalar, increment, scalar, stored, zero_count
@@ -60,8 +61,7 @@ def mechanize(
     {'w': tensor([-0.3000,  0.0100])}
     """
     scalar(weight_decay, "weight_decay"), scalar(eps, "eps"), scalar(s_init, "s_init")
-    if num_betas < 1:
-        raise ValueError(f"num_betas is {num_betas}, and must be at least 1: the number of decays, 0.9, 0.99, ...")
+    whole(num_betas, "num_betas", "the decays 0.9, 0.99, ...")
     base = with_extra_args_support(base_optimizer)
 
     def init(params: PyTree) -> MechanicState:
@@ -100,4 +100,4 @@ def mechanize(
         moved, *_ = each(lambda u, x0, d, p: (x0 - new * (d - u) - p, x0, d), followed, weights, x0=x0, away=away)
         return moved, MechanicState(base_state, increment(state.count), r, m, v, s, x0)
 
-    return GradientTransformation(init, update)
+    return stateful(MechanicState, init, update)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
-from ..base import GradientTransformation, extra_argument, needed
+from ..arguments import loss_value, stateful
+from ..base import GradientTransformation, needed
 from ..leafwise import abs_sq, each, inner, moment_zeros, root, square_zeros
 from ..values import (
     Scalar,
@@ -72,7 +73,7 @@ def momo(
         )
 
     def update(updates: PyTree, state: MomoState, params: PyTree = None, **extra: Any) -> tuple[PyTree, MomoState]:
-        weights, value = needed(params, "momo"), extra_argument(extra, "value", "momo", "loss")
+        weights, value = needed(params, "momo"), loss_value(extra, "momo")
         kept = beta * (state.count > 0).to(state.barf.dtype)
         _, mean = each(lambda g, m: (g, kept * m + (1 - kept) * g), updates, exp_avg=state.exp_avg)
         barf = kept * state.barf + (1 - kept) * value
@@ -83,7 +84,7 @@ def momo(
         )
         return moved, MomoState(mean, *_like(state.barf, barf, gamma, bound), increment(state.count))
 
-    return GradientTransformation(init, update)
+    return stateful(MomoState, init, update)
 
 
 class MomoAdamState(NamedTuple):
@@ -138,7 +139,7 @@ def momo_adam(
     def update(
         updates: PyTree, state: MomoAdamState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, MomoAdamState]:
-        weights, value = needed(params, "momo_adam"), extra_argument(extra, "value", "momo_adam", "loss")
+        weights, value = needed(params, "momo_adam"), loss_value(extra, "momo_adam")
         count, dtype = increment(state.count), precise(state.exp_avg)
         first, second = correction(b1, count, dtype), correction(b2, count, dtype)
 
@@ -168,7 +169,7 @@ def momo_adam(
         )
         return moved, MomoAdamState(mean, square, *_like(state.barf, barf, gamma, bound), count)
 
-    return GradientTransformation(init, update)
+    return stateful(MomoAdamState, init, update)
 
 
 def _stepped(

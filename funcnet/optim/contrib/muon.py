@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...tree import PyTree, flatten, unflatten
 from ..adam import adamw
+from ..arguments import check_floating, stateful, whole
 from ..base import GradientTransformation, chain, stateless
 from ..leafwise import abs_sq, each, moment_zeros, root, unbiased
 from ..scaling import scale_by_learning_rate
@@ -94,7 +95,7 @@ def scale_by_muon(
     tensor([[0.7020, 0.0000],
             [0.0000, 0.7087]])
     """
-    decay_rate(beta, "beta"), scalar(eps, "eps")
+    decay_rate(beta, "beta"), scalar(eps, "eps"), whole(ns_steps, "ns_steps", least=0)
     shape = tuple(torch.as_tensor(ns_coeffs).shape)
     if shape[-1:] != (3,) or len(shape) > 2:
         raise ValueError(f"ns_coeffs has shape {shape}, and needs (3,), or (steps, 3).")
@@ -126,7 +127,7 @@ def scale_by_muon(
         moved, mu = each(leaf, updates, alone=True, mu=state.mu)
         return moved, MuonState(count=count, mu=mu, ns_coeffs=state.ns_coeffs)
 
-    return GradientTransformation(init, update)
+    return stateful(MuonState, init, update)
 
 
 def _orthogonal(x: Tensor, coefficients: Tensor, steps: int, preconditioning: str, eps: Scalar) -> Tensor:
@@ -221,6 +222,7 @@ def muon(
 
     def labels(tree: PyTree) -> PyTree:
         leaves, treedef = flatten(tree)
+        check_floating(leaves, tree, "params")
         if dimensions is None:
             matrices = [leaf.ndim == 2 for leaf in leaves]
         else:

@@ -6,11 +6,12 @@ from torch import Tensor
 
 from ... import random
 from ...tree import PyTree, flatten, unflatten
+from ..arguments import nonnegative, stateful
 from ..base import GradientTransformation, chain, identity
 from ..clipping import per_example_global_norm_clip
 from ..scaling import scale_by_learning_rate
 from ..sgd import trace
-from ..values import Scalar, ScalarOrSchedule, scalar
+from ..values import Scalar, ScalarOrSchedule
 
 __all__ = ["DifferentiallyPrivateAggregateState", "differentially_private_aggregate", "dpsgd"]
 
@@ -41,7 +42,7 @@ def differentially_private_aggregate(
     >>> rule.update({"w": torch.tensor([[3.0, 4.0], [0.0, 0.2]])}, rule.init(params), params)[0]
     {'w': tensor([0.3000, 0.5000])}
     """
-    scalar(l2_norm_clip, "l2_norm_clip"), scalar(noise_multiplier, "noise_multiplier")
+    nonnegative(l2_norm_clip, "l2_norm_clip"), nonnegative(noise_multiplier, "noise_multiplier")
     if (key is None) == (seed is None):
         raise ValueError("differentially_private_aggregate needs one key: write key=0, or better one from your own.")
     given: Any = seed if key is None else key
@@ -64,7 +65,7 @@ def differentially_private_aggregate(
         ]
         return unflatten(treedef, noisy), DifferentiallyPrivateAggregateState(rng_key=new)
 
-    return GradientTransformation(init, update)
+    return stateful(DifferentiallyPrivateAggregateState, init, update)
 
 
 def dpsgd(

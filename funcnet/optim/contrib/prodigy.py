@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
+from ..arguments import pair, stateful
 from ..base import GradientTransformation, needed
-from ..leafwise import abs_sq, copied, dot, each, moment_zeros, root, square_zeros, total
+from ..leafwise import abs_sq, copied, dot, each, moment_zeros, quotient, root, square_zeros, total
 from ..values import (
     Scalar,
     ScalarOrSchedule,
@@ -75,7 +76,7 @@ def prodigy(
     >>> bool(params["w"].norm() < 0.6), bool(state.estim_lr > 1e-3)
     (True, True)
     """
-    b1, b2 = betas
+    b1, b2 = pair(betas, "betas", "(0.9, 0.999)")
     b3 = b2**0.5 if beta3 is None else beta3
     decay_rate(b1, "betas[0]"), decay_rate(b2, "betas[1]"), decay_rate(b3, "beta3"), scalar(eps, "eps")
     scalar(estim_lr0, "estim_lr0"), scalar(estim_lr_coef, "estim_lr_coef"), scalar(weight_decay, "weight_decay")
@@ -104,10 +105,7 @@ def prodigy(
         agreement = total(lambda g, p0, p: dot(g, p0 - p), updates, state.params0, weights)
         numerator = b3 * state.numerator_weighted + d / estim_lr0 * rate * agreement
         _, grad_sum = each(lambda g, s: (g, b3 * s + weight * g), updates, grad_sum=state.grad_sum)
-        length = total(torch.abs, grad_sum)
-        nothing = length == 0
-        estimate = torch.where(nothing, 0.0, estim_lr_coef * numerator / torch.where(nothing, 1.0, length))
-        following = torch.maximum(d, estimate)
+        following = torch.maximum(d, quotient(estim_lr_coef * numerator, total(torch.abs, grad_sum)))
 
         def leaf(g: Tensor, m: Tensor, v: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             m = b1 * m + (1 - b1) * (d * g)
@@ -125,4 +123,4 @@ def prodigy(
             count=count,
         )
 
-    return GradientTransformation(init, update)
+    return stateful(ProdigyState, init, update)

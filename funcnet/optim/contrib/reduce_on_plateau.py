@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
-from ..base import GradientTransformation, extra_argument
+from ..arguments import loss_value, nonnegative, stateful, whole
+from ..base import GradientTransformation
 from ..leafwise import scaled
 from ..values import Scalar, increment, scalar, stored, zero_count
 
@@ -57,7 +58,9 @@ def reduce_on_plateau(
     1.0
     0.5
     """
-    scalar(factor, "factor"), scalar(rtol, "rtol"), scalar(atol, "atol"), scalar(min_scale, "min_scale")
+    scalar(factor, "factor"), scalar(rtol, "rtol"), scalar(atol, "atol"), nonnegative(min_scale, "min_scale")
+    whole(patience, "patience", "looks", 0), whole(cooldown, "cooldown", "looks", 0)
+    whole(accumulation_size, "accumulation_size", "values")
     if not isinstance(factor, Tensor) and not 0 < factor < 1:
         raise ValueError(f"factor is {factor}, and must be between 0 and 1: the scale is multiplied by it.")
     if (
@@ -83,7 +86,7 @@ def reduce_on_plateau(
     def update(
         updates: PyTree, state: ReduceLROnPlateauState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, ReduceLROnPlateauState]:
-        value = extra_argument(extra, "value", "reduce_on_plateau", "loss")
+        value = loss_value(extra, "reduce_on_plateau")
         count = increment(state.count)
         mean = (state.count * state.avg_value + value) / count
         looked = _looked(state, mean)
@@ -109,4 +112,4 @@ def reduce_on_plateau(
             avg_value=torch.zeros_like(state.avg_value),
         )
 
-    return GradientTransformation(init, update)
+    return stateful(ReduceLROnPlateauState, init, update)

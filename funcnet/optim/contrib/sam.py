@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree, global_norm, map
+from ..arguments import stateful, whole
 from ..base import (
     EmptyState,
     GradientTransformation,
@@ -90,10 +91,7 @@ def sam(
     >>> updates["w"]
     tensor([-0.6600, -0.8800])
     """
-    if sync_period < 1:
-        raise ValueError(
-            f"sync_period is {sync_period}, and must be at least 1: the descent is the last of its updates."
-        )
+    whole(sync_period, "sync_period", "updates")
     if batch_axis_name is not None:
         raise ValueError(f"batch_axis_name is {batch_axis_name!r}, but vmap has no named axes: average in grad_fn.")
     down, up = with_extra_args_support(optimizer), with_extra_args_support(adv_optimizer)
@@ -143,4 +141,4 @@ def sam(
             cache=None,
         )
 
-    return GradientTransformation(init, opaque if opaque_mode else transparent)
+    return stateful(SAMState, init, opaque if opaque_mode else transparent)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
+from ..arguments import stateful
 from ..base import GradientTransformation, chain, needed, with_extra_args_support
-from ..leafwise import copied, each
+from ..leafwise import copied, each, quotient
 from ..rmsprop import scale_by_rms
 from ..scaling import scale_by_learning_rate
 from ..schedules import linear_schedule
@@ -116,8 +117,7 @@ def schedule_free(
         max_lr = torch.maximum(state.max_lr, torch.as_tensor(rate).to(state.max_lr))
         weight = max_lr**weight_lr_power
         weight_sum = state.weight_sum + weight
-        nothing = weight_sum == 0
-        share = torch.where(nothing, 0.0, weight / torch.where(nothing, 1.0, weight_sum))
+        share = quotient(weight, weight_sum)
         step, base_state = base.update(updates, state.base_optimizer_state, weights, **extra)
 
         def leaf(u: Tensor, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,7 +135,7 @@ def schedule_free(
             z=z,
         )
 
-    return GradientTransformation(init, update)
+    return stateful(ScheduleFreeState, init, update)
 
 
 def schedule_free_sgd(

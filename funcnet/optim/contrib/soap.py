@@ -10,6 +10,7 @@ from ...control import cond
 from ...transforms import stop_gradient
 from ...tree import PyTree, flatten, leaves, map, structure, unflatten
 from ...tree.mismatch import match
+from ..arguments import stateful, whole
 from ..base import GradientTransformation, chain
 from ..leafwise import abs_sq, moment_zeros, root, square_zeros, wide
 from ..placing import placed
@@ -76,6 +77,7 @@ def scale_by_soap(
             [-0.7071,  0.7071]], dtype=torch.float64)
     """
     decay_rate(b1, "b1"), decay_rate(b2, "b2"), scalar(eps, "eps")
+    whole(precondition_frequency, "precondition_frequency"), whole(max_precond_dim, "max_precond_dim", "elements", 0)
     b3 = b2 if shampoo_beta is None else decay_rate(shampoo_beta, "shampoo_beta")
 
     def axes(leaf: Tensor) -> list[int]:
@@ -130,7 +132,7 @@ def scale_by_soap(
             bases=unflatten(treedef, [tuple(turns.values()) for turns in bases]),
         )
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleBySoapState, init, update)
 
 
 _Sides = dict[int, Tensor]

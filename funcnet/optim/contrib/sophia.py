@@ -10,6 +10,7 @@ from ... import random
 from ...control import cond
 from ...transforms import hvp
 from ...tree import PyTree, flatten, map, unflatten
+from ..arguments import function, nonnegative, stateful, whole
 from ..base import GradientTransformation, chain, extra_argument, needed, with_extra_args_support
 from ..leafwise import each, moment_zeros, total
 from ..reporting import report
@@ -26,12 +27,12 @@ class HutchinsonState(NamedTuple):
     key: Tensor
 
 
-def hutchinson_estimator_diag_hessian(random_seed: Tensor | None = None) -> GradientTransformation:
+def hutchinson_estimator_diag_hessian(random_seed: Tensor | int | None = None) -> GradientTransformation:
     r"""An estimate of the Hessian's diagonal in the place of the updates, $s \odot \nabla^2 f(\theta) s$.
 
-    The signs $s$ are drawn from `random_seed`, a key, by default `random.key(0)`. Unbiased, of high variance, and exact
-    where the Hessian is diagonal (Hutchinson 1990, doi:10.1080/03610919008812866). `update` needs the parameters and
-    `obj_fn=`, the loss as a function of them.
+    The signs $s$ are drawn from `random_seed`, a key or an integer, by default `random.key(0)`. Unbiased, of high
+    variance, and exact where the Hessian is diagonal (Hutchinson 1990, doi:10.1080/03610919008812866). `update` needs
+    the parameters and `obj_fn=`, the loss as a function of them.
 
     >>> rule = hutchinson_estimator_diag_hessian()
     >>> params = {"w": torch.tensor([1.0, 2.0])}
@@ -40,13 +41,15 @@ def hutchinson_estimator_diag_hessian(random_seed: Tensor | None = None) -> Grad
     """
 
     def init(params: PyTree) -> HutchinsonState:
-        return HutchinsonState(key=random.key(0) if random_seed is None else random_seed.clone())
+        given = 0 if random_seed is None else random_seed
+        return HutchinsonState(key=given.clone() if isinstance(given, Tensor) else random.key(given))
 
     def update(
         updates: PyTree, state: HutchinsonState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, HutchinsonState]:
         weights = needed(params, "hutchinson_estimator_diag_hessian")
         loss = extra_argument(extra, "obj_fn", "hutchinson_estimator_diag_hessian", "lambda params: loss")
+        function(loss, "obj_fn", "lambda params: loss")
         key, draw = random.split(state.key)
         values, treedef = flatten(weights)
         keys = random.split(draw, len(values))
@@ -57,7 +60,7 @@ def hutchinson_estimator_diag_hessian(random_seed: Tensor | None = None) -> Grad
         products = hvp(loss, (weights,), (unflatten(treedef, signs),))
         return map(torch.mul, products, unflatten(treedef, signs)), HutchinsonState(key=key)
 
-    return GradientTransformation(init, update)
+    return stateful(HutchinsonState, init, update)
 
 
 class SophiaState(NamedTuple):
@@ -116,6 +119,9 @@ def scale_by_sophia(
     {'w': tensor([1.0000, 0.0500])}
     """
     decay_rate(b1, "b1"), decay_rate(b2, "b2"), scalar(eps, "eps"), scalar(gamma, "gamma")
+    whole(update_interval, "update_interval")
+    if clip_threshold is not None:
+        nonnegative(clip_threshold, "clip_threshold")
     if verbose and print_win_rate_every_n_steps < 1:
         raise ValueError("verbose=True needs print_win_rate_every_n_steps: how often to print, at least 1.")
     estimator = with_extra_args_support(hessian_diagonal_fn)
@@ -156,7 +162,7 @@ def scale_by_sophia(
         nu, own = cond(due, estimated, lambda nu, own: (nu, own), state.nu, state.hessian_fn_state)
         return moved, SophiaState(count=count, mu=mu, nu=nu, hessian_fn_state=own)
 
-    return GradientTransformation(init, update)
+    return stateful(SophiaState, init, update)
 
 
 def sophia(

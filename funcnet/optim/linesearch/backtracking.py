@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...control import while_loop
 from ...tree import PyTree, map, zeros_like
+from ..arguments import stateful, whole
 from ..base import GradientTransformation
 from ..leafwise import scaled
 from ..reporting import report
@@ -75,6 +76,7 @@ def scale_by_backtracking_linesearch(
     values |= {"max_learning_rate": max_learning_rate, "atol": atol, "rtol": rtol}
     for name, value in values.items():
         scalar(value, name)
+    whole(max_backtracking_steps, "max_backtracking_steps", least=0)
 
     def init(params: PyTree) -> ScaleByBacktrackingLinesearchState:
         return ScaleByBacktrackingLinesearchState(
@@ -111,4 +113,4 @@ def scale_by_backtracking_linesearch(
         info = BacktrackingLinesearchInfo(steps, error)
         return scaled(updates, rate), ScaleByBacktrackingLinesearchState(rate, value, grad, info)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByBacktrackingLinesearchState, init, update)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...control import while_loop
 from ...tree import PyTree, map, zeros_like
+from ..arguments import stateful, whole
 from ..base import GradientTransformation
 from ..leafwise import root, scaled
 from ..reporting import report
@@ -116,6 +117,7 @@ def scale_by_zoom_linesearch(
     for name, value in {**values, "stepsize_precision": stepsize_precision}.items():
         if value is not None:
             scalar(value, name)
+    whole(max_linesearch_steps, "max_linesearch_steps")
     if initial_guess_strategy not in ("one", "keep"):
         raise ValueError(f'initial_guess_strategy is {initial_guess_strategy!r}, and must be "one" or "keep".')
 
@@ -203,7 +205,7 @@ def scale_by_zoom_linesearch(
         info = ZoomLinesearchInfo(end.steps, end.decrease_error, end.curvature_error)
         return scaled(updates, at.rate), ScaleByZoomLinesearchState(at.rate, at.value, grad, info)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByZoomLinesearchState, init, update)
 
 
 def _either(condition: Tensor, yes: Any, no: Any) -> Any:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..arguments import function
 from ..values import Scalar, Schedule, scalar
+from .lengths import number_of_steps
 
 __all__ = ["constant_schedule", "join_schedules", "linear_schedule", "polynomial_schedule"]
 
@@ -20,6 +22,7 @@ def constant_schedule(value: Scalar) -> Schedule:
     >>> constant_schedule(0.1)(torch.tensor(7))
     0.1
     """
+    scalar(value, "value")
     return lambda count: value
 
 
@@ -36,6 +39,7 @@ def polynomial_schedule(
     [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
     """
     scalar(init_value, "init_value"), scalar(end_value, "end_value"), scalar(power, "power")
+    number_of_steps(transition_steps, "transition_steps"), number_of_steps(transition_begin, "transition_begin")
     if transition_steps <= 0:
         return constant_schedule(init_value)
     begin = max(transition_begin, 0)
@@ -70,6 +74,10 @@ def join_schedules(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> 
     [1.0, 1.0, 1.0, 0.0, 0.5, 1.0]
     """
     schedules, boundaries = tuple(schedules), tuple(boundaries)
+    for n, part in enumerate(schedules):
+        function(part, f"schedules[{n}]", "optim.constant_schedule(0.1)")
+    for n, boundary in enumerate(boundaries):
+        number_of_steps(boundary, f"boundaries[{n}]")
     if len(boundaries) != len(schedules) - 1:
         raise ValueError(
             f"join_schedules got {len(schedules)} schedules and {len(boundaries)} boundaries, and needs one boundary "

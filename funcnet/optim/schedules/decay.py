@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..values import Scalar, Schedule, scalar
 from .basic import constant_schedule
+from .lengths import number_of_steps
 
 __all__ = ["cosine_decay_schedule", "exponential_decay"]
 
@@ -24,6 +25,7 @@ def cosine_decay_schedule(
     [1.0, 0.85, 0.5, 0.15, 0.0, 0.0]
     """
     scalar(init_value, "init_value"), scalar(alpha, "alpha"), scalar(exponent, "exponent")
+    number_of_steps(decay_steps, "decay_steps")
     if not decay_steps > 0:
         raise ValueError(
             f"cosine_decay_schedule got decay_steps={decay_steps}, and needs at least 1: the number of steps from "
@@ -56,6 +58,9 @@ def exponential_decay(
     [1.0, 0.5, 0.25, 0.125, 0.1]
     """
     scalar(init_value, "init_value"), scalar(decay_rate, "decay_rate")
+    number_of_steps(transition_steps, "transition_steps"), number_of_steps(transition_begin, "transition_begin")
+    if end_value is not None:
+        scalar(end_value, "end_value")
     if not isinstance(decay_rate, Tensor) and decay_rate < 0:
         raise ValueError(f"exponential_decay got decay_rate={decay_rate}: a negative rate has no powers between steps.")
     if transition_steps <= 0 or (not isinstance(decay_rate, Tensor) and decay_rate == 0):

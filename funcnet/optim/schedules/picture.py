@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..arguments import function
 from ..values import Schedule
 from .lengths import length
 
@@ -36,7 +37,7 @@ def plot_schedule(
     >>> axes.get_xlabel(), len(axes.lines[0].get_ydata())
     ('step', 100)
     """
-    length(steps, "steps", "plot_schedule")
+    length(steps, "steps", "plot_schedule"), function(schedule, "schedule", "optim.constant_schedule(0.1)")
     try:
         from matplotlib.figure import Figure
     except ImportError as missing:

@@ -7,9 +7,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..arguments import mapping
 from ..values import Scalar, Schedule, scalar
 from .basic import constant_schedule
-from .lengths import length
+from .lengths import length, nonzero, part_of
 
 __all__ = [
     "cosine_onecycle_schedule",
@@ -102,7 +103,12 @@ def linear_onecycle_schedule(
     >>> [round(linear_onecycle_schedule(8, 1.0, 0.5, 0.75, 2.0, 5.0)(t).item(), 3) for t in range(0, 10, 2)]
     [0.5, 0.75, 1.0, 0.5, 0.1]
     """
-    length(transition_steps, "transition_steps", "linear_onecycle_schedule")
+    rule = "linear_onecycle_schedule"
+    length(transition_steps, "transition_steps", rule), scalar(peak_value, "peak_value")
+    part_of(pct_start, "pct_start", rule), part_of(pct_final, "pct_final", rule)
+    if pct_start > pct_final:
+        raise ValueError(f"{rule} got pct_start={pct_start} above pct_final={pct_final}: first the way up ends.")
+    nonzero(div_factor, "div_factor", rule), nonzero(final_div_factor, "final_div_factor", rule)
     scales = {
         int(pct_start * transition_steps): div_factor,
         int(pct_final * transition_steps): 1.0 / div_factor,
@@ -126,13 +132,18 @@ def cosine_onecycle_schedule(
     >>> [round(cosine_onecycle_schedule(8, 1.0, 0.5, 2.0, 5.0)(t).item(), 3) for t in range(0, 10, 2)]
     [0.5, 0.75, 1.0, 0.55, 0.1]
     """
-    length(transition_steps, "transition_steps", "cosine_onecycle_schedule")
+    rule = "cosine_onecycle_schedule"
+    length(transition_steps, "transition_steps", rule), scalar(peak_value, "peak_value")
+    part_of(pct_start, "pct_start", rule), nonzero(div_factor, "div_factor", rule)
+    nonzero(final_div_factor, "final_div_factor", rule)
     scales = {int(pct_start * transition_steps): div_factor, transition_steps: 1.0 / (div_factor * final_div_factor)}
     return piecewise_interpolate_schedule("cosine", peak_value / div_factor, scales)
 
 
 def _cumulative(init_value: Scalar, scales: dict[int, Scalar] | None, rule: str) -> list[tuple[float, Scalar]]:
     """The points `(step, value)` where a value is scaled, the first at step 0."""
+    if scales is not None:
+        mapping(scales, "boundaries_and_scales", "{1000: 0.1}")
     points: list[tuple[float, Scalar]] = [(0, scalar(init_value, "init_value"))]
     for boundary, scale in sorted((scales or {}).items()):
         length(boundary, "a boundary", rule, least=0)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..arguments import function
 from ..values import Scalar, Schedule, scalar
-from .lengths import length
+from .lengths import length, nonzero, part_of
 from .piecewise import BETWEEN, through
 
 __all__ = ["cosine_annealing_lr", "cosine_annealing_warm_restarts", "cyclic_lr", "one_cycle_lr"]
@@ -86,6 +87,8 @@ def cyclic_lr(
     }
     if scale_fn is None and mode not in scales:
         raise ValueError(f'cyclic_lr got mode={mode!r}: write "triangular", "triangular2", "exp_range", or a scale_fn.')
+    if scale_fn is not None:
+        function(scale_fn, "scale_fn", "lambda cycle: 0.5**cycle")
     if scale_mode not in ("cycle", "iterations"):
         raise ValueError(f'cyclic_lr got scale_mode={scale_mode!r}: write "cycle" or "iterations".')
 
@@ -131,8 +134,8 @@ def one_cycle_lr(
             raise ValueError("one_cycle_lr needs total_steps, or epochs and steps_per_epoch.")
         total_steps = length(epochs, "epochs", rule) * length(steps_per_epoch, "steps_per_epoch", rule)
     length(total_steps, "total_steps", rule)
-    if not 0 <= pct_start <= 1:
-        raise ValueError(f"one_cycle_lr got pct_start={pct_start}, and needs a part of the steps, from 0 to 1.")
+    part_of(pct_start, "pct_start", rule), nonzero(div_factor, "div_factor", rule)
+    nonzero(final_div_factor, "final_div_factor", rule)
     strategies = {"cos": "cosine", "linear": "linear"}
     if anneal_strategy not in strategies:
         raise ValueError(f'one_cycle_lr got anneal_strategy={anneal_strategy!r}: write "cos" or "linear".')

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...control import fori_loop
+from ..arguments import function
 from ..values import Scalar, Schedule, scalar
 from .basic import join_schedules, linear_schedule, polynomial_schedule
 from .lengths import length
@@ -124,7 +125,7 @@ def lambda_lr(init_value: Scalar, lr_lambda: Callable[[Tensor], Scalar]) -> Sche
     >>> lambda_lr(1.0, lambda count: 0.5**count)(2).item()
     0.25
     """
-    scalar(init_value, "init_value")
+    scalar(init_value, "init_value"), function(lr_lambda, "lr_lambda", "lambda count: 0.5**count")
     return lambda count: init_value * lr_lambda(torch.as_tensor(count))
 
 
@@ -137,7 +138,7 @@ def multiplicative_lr(init_value: Scalar, lr_lambda: Callable[[Tensor], Scalar])
     >>> [multiplicative_lr(1.0, lambda count: 1 / count)(t).item() for t in range(4)]
     [1.0, 1.0, 0.5, 0.1666666716337204]
     """
-    scalar(init_value, "init_value")
+    scalar(init_value, "init_value"), function(lr_lambda, "lr_lambda", "lambda count: 0.5")
 
     def schedule(count: Tensor) -> Tensor:
         step = torch.as_tensor(count)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..values import Scalar, Schedule, scalar
 from .basic import constant_schedule, join_schedules, linear_schedule
 from .decay import cosine_decay_schedule, exponential_decay
-from .lengths import length
+from .lengths import length, number_of_steps
 
 __all__ = [
     "sgdr_schedule",
@@ -47,6 +47,10 @@ def warmup_cosine_decay_schedule(
     >>> [round(schedule(t).item(), 2) for t in range(7)]
     [0.0, 0.5, 1.0, 0.85, 0.5, 0.15, 0.0]
     """
+    number_of_steps(decay_steps, "decay_steps"), number_of_steps(warmup_steps, "warmup_steps")
+    scalar(peak_value, "peak_value"), scalar(end_value, "end_value")
+    if warmup_steps < 0:
+        raise ValueError(f"warmup_cosine_decay_schedule got warmup_steps={warmup_steps}, and needs 0 or more.")
     if not decay_steps > warmup_steps:
         raise ValueError(
             f"warmup_cosine_decay_schedule got decay_steps={decay_steps} and warmup_steps={warmup_steps}: decay_steps "
@@ -133,5 +137,11 @@ def sgdr_schedule(cosine_kwargs: Iterable[dict[str, Any]]) -> Schedule:
     cycles = list(cosine_kwargs)
     if not cycles:
         raise ValueError("sgdr_schedule got no cycles: write a list with the arguments of at least one.")
+    for n, cycle in enumerate(cycles):
+        if not isinstance(cycle, dict) or "decay_steps" not in cycle:
+            raise ValueError(
+                f"sgdr_schedule got cosine_kwargs[{n}]={cycle!r}, and needs the arguments of a "
+                "warmup_cosine_decay_schedule: [dict(init_value=0.0, peak_value=1.0, warmup_steps=1, decay_steps=3)]."
+            )
     ends = [sum(cycle["decay_steps"] for cycle in cycles[: n + 1]) for n in range(len(cycles))]
     return join_schedules([warmup_cosine_decay_schedule(**cycle) for cycle in cycles], ends[:-1])

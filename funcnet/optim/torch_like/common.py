@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...tree import PyTree, flatten, leaves, leaves_with_path, map, unflatten
 from ...tree.mismatch import match
+from ..arguments import check_floating, pair, stateful
 from ..base import GradientTransformation, needed
 from ..leafwise import each
 from ..values import Scalar, ScalarOrSchedule, decay_rate, increment, is_schedule, precise, scalar, value_at, zero_count
@@ -16,7 +17,7 @@ Starts = Mapping[str, Callable[[PyTree], PyTree]]
 
 
 def transformation(
-    kind: Callable[..., Any],
+    kind: type,
     at: Callable[..., Any],
     *,
     lr: ScalarOrSchedule,
@@ -49,6 +50,7 @@ def transformation(
     scalars = scalars or {}
 
     def init(params: PyTree) -> Any:
+        check_floating(leaves(params), params, "params")
         if shaped:
             refuse_complex(params)
         params = as_real(params)
@@ -75,7 +77,7 @@ def transformation(
         fields = dict(zip([*scalars, *trees], [*after, *new_trees], strict=True))
         return as_given(moved, params), kind(step=step, **fields)
 
-    return GradientTransformation(init, update)
+    return stateful(kind, init, update)
 
 
 def as_real(tree: PyTree) -> PyTree:
@@ -107,14 +109,6 @@ def nonnegative(**values: Scalar) -> None:
     for name, value in values.items():
         if not isinstance(scalar(value, name), Tensor) and not value >= 0:
             raise ValueError(f"{name} is {value}, and torch.optim takes none below 0.")
-
-
-def pair(values: Any, name: str, example: str) -> tuple[Any, Any]:
-    """Check a hyperparameter of two values."""
-    if not isinstance(values, tuple | list) or len(values) != 2:
-        raise ValueError(f"{name} is {values!r}, where torch.optim takes two values: write {name}={example}.")
-    first, second = values
-    return first, second
 
 
 def decays_of(betas: Any) -> tuple[Scalar, Scalar]:

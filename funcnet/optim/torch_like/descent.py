@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
+from ..arguments import pair
 from ..base import GradientTransformation
 from ..leafwise import filled, moment_zeros, sign
 from ..values import Scalar, ScalarOrSchedule, value_at, zero_count
-from .common import nonnegative, pair, scalar_start, transformation
+from .common import nonnegative, scalar_start, transformation
 
 
 class SGDState(NamedTuple):

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ...control import cond, scan, while_loop
 from ...transforms import value_and_grad
-from ...tree import PyTree, map, ravel
+from ...tree import PyTree, leaves, map, ravel
 from ...tree.mismatch import match
+from ..arguments import check_floating, stateful
 from ..base import GradientTransformation, extra_argument, needed
 from ..leafwise import wide
 from ..values import Scalar, ScalarOrSchedule, increment, is_schedule, scalar, value_at, zero_count
@@ -94,6 +95,7 @@ def lbfgs(
     sign = -1 if maximize else 1
 
     def init(params: PyTree) -> LBFGSState:
+        check_floating(leaves(params), params, "params")
         x, _ = _flat(params)
         zero, rows = zero_count(params), x.new_zeros(history_size, len(x))
         memory = Memory(
@@ -159,7 +161,7 @@ def lbfgs(
         x = torch.where(moving, now.x + found.t * d, now.x)
         return _Now(x, found.value, found.grad, memory._replace(d=d, t=found.t), turn, evals, ~done)
 
-    return GradientTransformation(init, update)
+    return stateful(LBFGSState, init, update)
 
 
 def _remembered(memory: Memory, grad: Tensor) -> Memory:

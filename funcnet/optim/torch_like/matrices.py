@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree, leaves_with_path, map
+from ..arguments import pair, whole
 from ..base import GradientTransformation
 from ..leafwise import moment_zeros, root, wide
 from ..values import Scalar, ScalarOrSchedule, scalar
-from .common import nonnegative, pair, transformation
+from .common import nonnegative, transformation
 
 
 class AdafactorState(NamedTuple):
@@ -121,6 +122,7 @@ def muon(
     nonnegative(momentum=momentum)
     if not isinstance(ns_coefficients, tuple | list) or len(ns_coefficients) != 3:
         raise ValueError(f"ns_coefficients is {ns_coefficients!r}, where torch.optim takes three numbers.")
+    whole(ns_steps, "ns_steps", least=0)
     if not ns_steps < 100:
         raise ValueError(f"ns_steps is {ns_steps}, and torch.optim takes less than 100.")
     ratio = _RATIOS.get(adjust_lr_fn or "original")

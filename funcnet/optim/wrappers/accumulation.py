@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree, leaves, map
+from ..arguments import function, stateful, whole
 from ..base import GradientTransformation, with_extra_args_support
 from ..leafwise import abs_sq, each, wide
 from ..values import increment, zero_count
@@ -107,8 +108,10 @@ class MultiSteps(GradientTransformation):
         tensor([0.]) False
         tensor([-2.]) True
         """
-        if isinstance(every_k_schedule, int) and every_k_schedule < 1:
-            raise ValueError(f"every_k_schedule is {every_k_schedule}, and counts steps: write 1 or more.")
+        if not callable(every_k_schedule):
+            whole(every_k_schedule, "every_k_schedule")
+        if should_skip_update_fn is not None:
+            function(should_skip_update_fn, "should_skip_update_fn", "optim.skip_not_finite")
         link = with_extra_args_support(opt)
 
         def init(params: PyTree) -> MultiStepsState:
@@ -147,20 +150,22 @@ class MultiSteps(GradientTransformation):
                 return new, MultiStepsState(mini_step, gradient_step, inner, total, skip_state)
 
             steps = every_k_schedule(state.gradient_step) if callable(every_k_schedule) else every_k_schedule
+            whole(steps, "the value of every_k_schedule")
             if should_skip_update_fn is None:
                 skip_state: PyTree = ()
                 return taken()
             skip, skip_state = should_skip_update_fn(updates, state.gradient_step, params)
-            if skip.dtype != torch.bool or skip.ndim:
+            if not isinstance(skip, Tensor) or skip.dtype != torch.bool or skip.ndim:
+                what = f"{skip.dtype} of shape {tuple(skip.shape)}" if isinstance(skip, Tensor) else type(skip).__name__
                 raise ValueError(
-                    f"should_skip_update_fn returned a {skip.dtype} of shape {tuple(skip.shape)}, where a bool 0-dim "
+                    f"should_skip_update_fn returned a {what}, where a bool 0-dim "
                     "tensor is needed: reduce over the leaves with .any() or .all()."
                 )
             skipped = state._replace(skip_state=skip_state)
             new, after = choose(skip, lambda: (map(torch.zeros_like, updates), skipped), taken)
             return new, after
 
-        return super().__new__(cls, init, update)
+        return super().__new__(cls, *stateful(MultiStepsState, init, update))
 
     def has_updated(self, state: MultiStepsState) -> Tensor:
         """Whether the last step made an update: bool, 0-dim."""
@@ -197,8 +202,7 @@ def apply_every(k: int = 1) -> GradientTransformation:
     tensor([0.])
     tensor([2.])
     """
-    if k < 1:
-        raise ValueError(f"k is {k}, and counts steps: write 1 or more.")
+    whole(k, "k")
 
     def init(params: PyTree) -> ApplyEvery:
         zeros = map(lambda leaf: torch.zeros_like(leaf, dtype=wide(leaf.dtype)), params)
@@ -214,4 +218,4 @@ def apply_every(k: int = 1) -> GradientTransformation:
         new, total = each(leaf, updates, grad_acc=state.grad_acc)
         return new, ApplyEvery(count=(increment(state.count) % k).to(state.count.dtype), grad_acc=total)
 
-    return GradientTransformation(init, update)
+    return stateful(ApplyEvery, init, update)

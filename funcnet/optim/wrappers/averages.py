@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ...tree import PyTree, flatten, unflatten
 from ...tree.mismatch import match
+from ..arguments import check_floating, whole
 from ..leafwise import wide
 from ..values import Scalar, scalar
 
@@ -24,6 +25,7 @@ def incremental_update(new_tensors: PyTree, old_tensors: PyTree, step_size: Scal
     scalar(step_size, "step_size")
     values, treedef = flatten(old_tensors)
     given = match(new_tensors, old_tensors, "new_tensors", "old_tensors")
+    check_floating(values, old_tensors, "old_tensors")
 
     def moved(new: Tensor, old: Tensor) -> Tensor:
         dtype = wide(old.dtype)
@@ -42,8 +44,7 @@ def periodic_update(
     >>> periodic_update({"w": torch.tensor([4.0])}, {"w": torch.tensor([0.0])}, torch.tensor(6), 3)
     {'w': tensor([4.])}
     """
-    if not isinstance(update_period, Tensor) and update_period < 1:
-        raise ValueError(f"update_period is {update_period}, and counts steps: write 1 or more.")
+    whole(update_period, "update_period"), whole(steps, "steps", least=0)
     values, treedef = flatten(old_tensors)
     given = match(new_tensors, old_tensors, "new_tensors", "old_tensors", dtype=True)
     now = torch.as_tensor(steps % update_period == 0)

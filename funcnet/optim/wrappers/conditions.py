@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree, leaves, map
+from ..arguments import function, stateful, whole
 from ..base import GradientTransformation, with_extra_args_support
 from ..values import increment, zero_count
 from .choice import choose
@@ -69,6 +70,7 @@ def conditionally_transform(
     tensor([0.])
     """
     link = with_extra_args_support(inner)
+    function(should_transform_fn, "should_transform_fn", "lambda step: step >= 100")
 
     def init(params: PyTree) -> ConditionallyTransformState:
         return ConditionallyTransformState(inner_state=link.init(params), step=zero_count(params))
@@ -76,7 +78,7 @@ def conditionally_transform(
     def update(
         updates: PyTree, state: ConditionallyTransformState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, ConditionallyTransformState]:
-        wanted = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
+        wanted = _decided(should_transform_fn, state.step, extra if forward_extra_args else {})
         new, inner_state = choose(
             wanted,
             lambda: link.update(updates, state.inner_state, params, **extra),
@@ -84,7 +86,7 @@ def conditionally_transform(
         )
         return new, ConditionallyTransformState(inner_state=inner_state, step=increment(state.step))
 
-    return GradientTransformation(init, update)
+    return stateful(ConditionallyTransformState, init, update)
 
 
 def conditionally_mask(
@@ -102,6 +104,7 @@ def conditionally_mask(
     tensor([0.])
     """
     link = with_extra_args_support(inner)
+    function(should_transform_fn, "should_transform_fn", "lambda step: step >= 100")
 
     def init(params: PyTree) -> ConditionallyMaskState:
         return ConditionallyMaskState(step=zero_count(params), inner_state=link.init(params))
@@ -109,7 +112,7 @@ def conditionally_mask(
     def update(
         updates: PyTree, state: ConditionallyMaskState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, ConditionallyMaskState]:
-        wanted = should_transform_fn(state.step, **(extra if forward_extra_args else {}))
+        wanted = _decided(should_transform_fn, state.step, extra if forward_extra_args else {})
         new, inner_state = choose(
             wanted,
             lambda: link.update(updates, state.inner_state, params, **extra),
@@ -117,7 +120,17 @@ def conditionally_mask(
         )
         return new, ConditionallyMaskState(step=increment(state.step), inner_state=inner_state)
 
-    return GradientTransformation(init, update)
+    return stateful(ConditionallyMaskState, init, update)
+
+
+def _decided(should_transform_fn: Condition, step: Tensor, extra: dict[str, Any]) -> Tensor | bool:
+    wanted = should_transform_fn(step, **extra)
+    if isinstance(wanted, bool) or (isinstance(wanted, Tensor) and wanted.dtype == torch.bool and not wanted.ndim):
+        return wanted
+    what = f"{wanted.dtype} of shape {tuple(wanted.shape)}" if isinstance(wanted, Tensor) else type(wanted).__name__
+    raise TypeError(
+        f"should_transform_fn returned a {what}, and must return a bool or a bool 0-dim tensor, such as step >= 100."
+    )
 
 
 def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: int) -> GradientTransformation:
@@ -133,8 +146,7 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: int) 
     >>> updates["w"], state.notfinite_count, state.inner_state[0].count
     (tensor([0.]), tensor(1, dtype=torch.int32), tensor(0, dtype=torch.int32))
     """
-    if max_consecutive_errors < 0:
-        raise ValueError(f"max_consecutive_errors is {max_consecutive_errors}, and counts steps: write 0 or more.")
+    whole(max_consecutive_errors, "max_consecutive_errors", least=0)
     link = with_extra_args_support(inner)
 
     def init(params: PyTree) -> ApplyIfFiniteState:
@@ -162,7 +174,7 @@ def apply_if_finite(inner: GradientTransformation, max_consecutive_errors: int) 
             notfinite_count=in_a_row, last_finite=finite, total_notfinite=total, inner_state=inner_state
         )
 
-    return GradientTransformation(init, update)
+    return stateful(ApplyIfFiniteState, init, update)
 
 
 def all_finite(updates: PyTree, like: Tensor) -> Tensor:

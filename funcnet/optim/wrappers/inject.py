@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
+from ..arguments import function, stateful
 from ..base import GradientTransformation, with_extra_args_support
 from ..values import Schedule, device_of, increment, precise, scalar, value_at, zero_count
 
@@ -109,6 +110,9 @@ def inject_hyperparams(
     >>> rule.update(params, state, params)[0]
     {'w': tensor([-0.2500])}
     """
+    function(inner_factory, "inner_factory", "optim.adam, the factory itself")
+    if hyperparam_dtype is not None and not hyperparam_dtype.is_floating_point:
+        raise TypeError(f"hyperparam_dtype is {hyperparam_dtype}, and must be a floating dtype, such as torch.float32.")
     static = {static_args} if isinstance(static_args, str) else set(static_args)
     signature = inspect.signature(inner_factory)
     unknown = sorted(static - set(signature.parameters))
@@ -147,7 +151,9 @@ def inject_hyperparams(
 
         def init(params: PyTree) -> InjectStatefulHyperparamsState:
             states = {name: schedule.init() for name, schedule in scheduled.items()}
-            values = tensors({**numbers, **now(states, {})}, params)
+            given = {**numbers, **now(states, {})}
+            with_extra_args_support(inner_factory(**fixed, **given))  # looks at numbers, which tensors would hide
+            values = tensors(given, params)
             values = {name: value.clone() for name, value in values.items()}  # they may be the caller's own
             inner_state = inner_factory(**fixed, **values).init(params)
             return InjectStatefulHyperparamsState(zero_count(params), values, states, inner_state)
@@ -155,12 +161,17 @@ def inject_hyperparams(
         def update(
             updates: PyTree, state: InjectStatefulHyperparamsState, params: PyTree = None, **extra: Any
         ) -> tuple[PyTree, InjectStatefulHyperparamsState]:
+            unknown = [name for name in state.hyperparams if name not in numbers and name not in scheduled]
+            if unknown:
+                raise ValueError(f"state.hyperparams has {unknown[0]!r}, and holds {[*numbers, *scheduled]} only.")
+            for name, value in state.hyperparams.items():
+                scalar(value, f"state.hyperparams[{name!r}]")
             values = tensors({**state.hyperparams, **now(state.hyperparams_states, extra)}, updates)
             states = {name: s.update(state.hyperparams_states[name], **extra) for name, s in scheduled.items()}
             link = with_extra_args_support(inner_factory(**fixed, **values))
             updates, inner_state = link.update(updates, state.inner_state, params, **extra)
             return updates, InjectStatefulHyperparamsState(increment(state.count), values, states, inner_state)
 
-        return GradientTransformation(init, update)
+        return stateful(InjectStatefulHyperparamsState, init, update)
 
     return factory

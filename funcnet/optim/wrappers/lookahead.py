@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ...tree import PyTree
+from ..arguments import stateful, whole
 from ..base import GradientTransformation, with_extra_args_support
 from ..leafwise import each
 from ..values import Scalar, scalar, zero_count
@@ -65,8 +66,7 @@ def lookahead(
     -1.0 0.0
     -1.0 -1.0
     """
-    if sync_period < 1:
-        raise ValueError(f"sync_period is {sync_period}, and counts steps: write 1 or more.")
+    whole(sync_period, "sync_period")
     scalar(slow_step_size, "slow_step_size")
     link = with_extra_args_support(fast_optimizer)
 
@@ -99,4 +99,4 @@ def lookahead(
         since = ((state.steps_since_sync + 1) % sync_period).to(state.steps_since_sync.dtype)
         return LookaheadParams(fast=fast_moved, slow=slow_moved), LookaheadState(fast_state, since)
 
-    return GradientTransformation(init, update)
+    return stateful(LookaheadState, init, update)

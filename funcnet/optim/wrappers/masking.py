@@ -8,6 +8,7 @@ import torch
 
 from ...tree import PyTree, flatten, structure, unflatten
 from ...tree.mismatch import match
+from ..arguments import stateful
 from ..base import GradientTransformation, with_extra_args_support
 
 __all__ = ["MaskedNode", "MaskedState", "masked"]
@@ -78,7 +79,7 @@ def masked(
         ]
         return unflatten(treedef, merged), MaskedState(inner_state=inner_state)
 
-    return GradientTransformation(init, update)
+    return stateful(MaskedState, init, update)
 
 
 def chosen(mask: PyTree | Callable[[PyTree], PyTree], tree: PyTree) -> list[bool]:
@@ -122,9 +123,15 @@ def _expand(prefix: PyTree, tree: PyTree, path: str, kind: type | UnionType, wha
     where = repr(path) if path else "its root"
     raise ValueError(
         f"The {what} does not fit the parameters at {where}: it has {_described(prefix)}, they have "
-        f"{_described(tree)}. Make it from the parameters: tree.map(lambda p: p.ndim > 1, params), or one "
-        f"{getattr(kind, '__name__', kind)} for a whole subtree."
+        f"{_described(tree)}. Make it from the parameters: {_HOW[what]}, or one for a whole subtree."
     )
+
+
+_HOW = {
+    "mask": "tree.map(lambda p: p.ndim > 1, params), of True and False, not tensors",
+    "tree of labels": "optim.labels_by_name({'*.bias': 'plain', '*.weight': 'decayed'}), of strings",
+    "tree of dimension numbers": "tree.map(lambda p: MuonDimensionNumbers() if p.ndim == 2 else None, params)",
+}
 
 
 def _described(value: Any) -> str:

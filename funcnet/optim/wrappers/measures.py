@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...tree import PyTree, map
+from ..arguments import function, mapping, stateful
 from ..base import GradientTransformation, stateless, with_extra_args_support
 
 __all__ = ["MonitorState", "SnapshotState", "monitor", "snapshot"]
@@ -33,6 +34,7 @@ def snapshot(measure_name: str, measure: Callable[[PyTree], PyTree]) -> Gradient
     >>> rule.update(params, rule.init(params))[1].measurement
     {'norm': tensor(5.)}
     """
+    function(measure, "measure", "tree.global_norm")
 
     def init(params: PyTree) -> SnapshotState:
         return SnapshotState(measurement={measure_name: map(torch.zeros_like, measure(params))})
@@ -60,6 +62,7 @@ def monitor(
     >>> rule.update(params, rule.init(params))[1].measurements
     {'norm': tensor(5.), 'often': tensor(1.)}
     """
+    mapping(measures, "measures", '{"norm": tree.global_norm}')
     rules = {name: _measuring(measure) for name, measure in measures.items()}
 
     def measured(updates: PyTree, states: tuple[Any, ...], params: PyTree, extra: dict[str, Any]) -> MonitorState:
@@ -79,7 +82,7 @@ def monitor(
     ) -> tuple[PyTree, MonitorState]:
         return updates, measured(updates, state.measure_states, params, extra)
 
-    return GradientTransformation(init, update)
+    return stateful(MonitorState, init, update)
 
 
 def _measuring(measure: GradientTransformation | Callable[[PyTree], PyTree]) -> GradientTransformation:

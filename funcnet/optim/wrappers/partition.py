@@ -5,6 +5,8 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ...tree import PyTree, flatten, leaves_with_path, structure, unflatten
+from ...tree.mismatch import match
+from ..arguments import mapping, stateful
 from ..base import GradientTransformation, with_extra_args_support
 from ..simple import set_to_zero
 from .masking import MaskedState, chosen, masked, spread, taken, taken_extra
@@ -43,6 +45,7 @@ def partition(
     >>> rule.update(params, rule.init(params), params)[0]
     {'body.weight': tensor([-0.2000]), 'body.bias': tensor([-0.1000])}
     """
+    mapping(transforms, "transforms", '{"plain": optim.sgd(0.1)}')
     links = {label: with_extra_args_support(tx) for label, tx in transforms.items()}
 
     def parts(tree: PyTree) -> dict[str, list[bool]]:
@@ -65,6 +68,13 @@ def partition(
     ) -> tuple[PyTree, PartitionState]:
         keep = parts(updates)
         values, treedef = flatten(updates)
+        if params is not None:  # in the order of the updates, which is that of the labels
+            params = unflatten(treedef, match(params, updates, "params", "updates"))
+        if state.inner_states.keys() != links.keys():
+            raise ValueError(
+                f"partition got a state with the labels {list(state.inner_states)} for transformations with "
+                f"{list(links)}: pass what init(params) of this optimizer returned."
+            )
         merged, states = list(values), {}
         for label, tx in links.items():
             own = None if params is None else taken(params, keep[label])
@@ -76,7 +86,7 @@ def partition(
             states[label] = MaskedState(inner_state=inner_state)
         return unflatten(treedef, merged), PartitionState(inner_states=states)
 
-    return GradientTransformation(init, update)
+    return stateful(PartitionState, init, update)
 
 
 multi_transform = partition
@@ -90,6 +100,7 @@ def labels_by_name(patterns: Mapping[str, str]) -> Callable[[PyTree], PyTree]:
     >>> labels_by_name({"*.bias": "plain", "*.weight": "decayed"})({"fc": {"weight": 1.0, "bias": 2.0}})
     {'fc': {'weight': 'decayed', 'bias': 'plain'}}
     """
+    mapping(patterns, "patterns", '{"*.bias": "plain", "*.weight": "decayed"}')
 
     def label(name: str) -> str:
         found = {own for glob, own in patterns.items() if fnmatchcase(name, glob)}
