@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from ..tree import PyTree, global_norm
-from .base import EmptyState, GradientTransformation, chain, extra_argument, init_empty
+from .base import EmptyState, GradientTransformation, chain, extra_argument, init_empty_state
 from .leafwise import scaled
 from .sgd import sgd
 from .values import Scalar, ScalarOrSchedule, scalar
@@ -43,7 +43,7 @@ def scale_by_polyak(
         step = torch.clamp(gap / torch.where(moves, square, 1.0), max=max_learning_rate)
         return scaled(updates, torch.where(moves, step, 0.0)), state
 
-    return GradientTransformation(init_empty, update)
+    return GradientTransformation(init_empty_state, update)
 
 
 def polyak_sgd(

@@ -13,6 +13,7 @@ from .choice import choose
 
 __all__ = [
     "ApplyIfFiniteState",
+    "ConditionFn",
     "ConditionallyMaskState",
     "ConditionallyTransformState",
     "apply_if_finite",
@@ -20,7 +21,7 @@ __all__ = [
     "conditionally_transform",
 ]
 
-Condition = Callable[..., Tensor | bool]
+ConditionFn = Callable[..., Tensor | bool]
 
 
 class ConditionallyTransformState(NamedTuple):
@@ -52,7 +53,7 @@ class ApplyIfFiniteState(NamedTuple):
 
 
 def conditionally_transform(
-    inner: GradientTransformation, should_transform_fn: Condition, forward_extra_args: bool = False
+    inner: GradientTransformation, should_transform_fn: ConditionFn, forward_extra_args: bool = False
 ) -> GradientTransformation:
     """Apply a transformation at the steps where `should_transform_fn(step)` is true, and else leave the updates.
 
@@ -88,7 +89,7 @@ def conditionally_transform(
 
 
 def conditionally_mask(
-    inner: GradientTransformation, should_transform_fn: Condition, forward_extra_args: bool = False
+    inner: GradientTransformation, should_transform_fn: ConditionFn, forward_extra_args: bool = False
 ) -> GradientTransformation:
     """As `conditionally_transform`, but with zeros for the updates of the other steps.
 

@@ -19,6 +19,7 @@ __all__ = [
     "WrappedSchedule",
     "WrappedScheduleState",
     "inject_hyperparams",
+    "inject_stateful_hyperparams",
 ]
 
 
@@ -164,3 +165,6 @@ def inject_hyperparams(
         return GradientTransformation(init, update)
 
     return factory
+
+
+inject_stateful_hyperparams = inject_hyperparams
