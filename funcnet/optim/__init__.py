@@ -32,6 +32,9 @@ from . import perturbations as perturbations
 from . import projections as projections
 from . import schedules as schedules
 from . import second_order as second_order
+from . import transforms as transforms
+from . import tree as tree
+from . import tree_utils as tree_utils
 from .adabelief import ScaleByBeliefState as ScaleByBeliefState
 from .adabelief import adabelief as adabelief
 from .adabelief import scale_by_belief as scale_by_belief
@@ -65,12 +68,16 @@ from .base import GradientTransformationExtraArgs as GradientTransformationExtra
 from .base import OptState as OptState
 from .base import Params as Params
 from .base import TransformInit as TransformInit
+from .base import TransformInitFn as TransformInitFn
 from .base import TransformUpdate as TransformUpdate
+from .base import TransformUpdateExtraArgsFn as TransformUpdateExtraArgsFn
+from .base import TransformUpdateFn as TransformUpdateFn
 from .base import Updates as Updates
 from .base import advance as advance
 from .base import apply_updates as apply_updates
 from .base import chain as chain
 from .base import identity as identity
+from .base import init_empty_state as init_empty_state
 from .base import named_chain as named_chain
 from .base import stateless as stateless
 from .base import with_extra_args as with_extra_args
@@ -90,6 +97,9 @@ from .constraints import NonNegativeParamsState as NonNegativeParamsState
 from .constraints import ZeroNansState as ZeroNansState
 from .constraints import keep_params_nonnegative as keep_params_nonnegative
 from .constraints import zero_nans as zero_nans
+from .contrib import DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState
+from .contrib import differentially_private_aggregate as differentially_private_aggregate
+from .contrib import dpsgd as dpsgd
 from .distance import ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState
 from .distance import scale_by_distance_over_gradients as scale_by_distance_over_gradients
 from .lbfgs import ScaleByLBFGSState as ScaleByLBFGSState
@@ -220,6 +230,7 @@ from .wrappers import MaskedState as MaskedState
 from .wrappers import MonitorState as MonitorState
 from .wrappers import MultiSteps as MultiSteps
 from .wrappers import MultiStepsState as MultiStepsState
+from .wrappers import MultiTransformState as MultiTransformState
 from .wrappers import PartitionState as PartitionState
 from .wrappers import ShouldSkipUpdateFunction as ShouldSkipUpdateFunction
 from .wrappers import SnapshotState as SnapshotState
@@ -234,6 +245,7 @@ from .wrappers import flatten as flatten
 from .wrappers import freeze as freeze
 from .wrappers import incremental_update as incremental_update
 from .wrappers import inject_hyperparams as inject_hyperparams
+from .wrappers import inject_stateful_hyperparams as inject_stateful_hyperparams
 from .wrappers import labels_by_name as labels_by_name
 from .wrappers import lookahead as lookahead
 from .wrappers import masked as masked
@@ -248,3 +260,5 @@ from .wrappers import skip_not_finite as skip_not_finite
 from .wrappers import snapshot as snapshot
 from .yogi import scale_by_yogi as scale_by_yogi
 from .yogi import yogi as yogi
+
+tree_map_params = tree.map_params

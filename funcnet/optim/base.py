@@ -37,12 +37,16 @@ __all__ = [
     "OptState",
     "Params",
     "TransformInit",
+    "TransformInitFn",
     "TransformUpdate",
+    "TransformUpdateExtraArgsFn",
+    "TransformUpdateFn",
     "Updates",
     "advance",
     "apply_updates",
     "chain",
     "identity",
+    "init_empty_state",
     "named_chain",
     "stateless",
     "with_extra_args",
@@ -70,6 +74,11 @@ class TransformUpdate(Protocol):
         `extra` holds what only some rules use (a loss value, a Hessian's diagonal): a chain hands it to all, and a
         rule takes what it knows and ignores the rest.
         """
+
+
+TransformInitFn = TransformInit
+TransformUpdateFn = TransformUpdate
+TransformUpdateExtraArgsFn = TransformUpdate
 
 
 class GradientTransformation(NamedTuple):
@@ -127,8 +136,12 @@ class EmptyState(NamedTuple):
     """The state of a rule that remembers nothing."""
 
 
-def init_empty(params: PyTree) -> EmptyState:
-    """The `init` of a rule that remembers nothing."""
+def init_empty_state(params: PyTree) -> EmptyState:
+    """The `init` of a rule that remembers nothing.
+
+    >>> init_empty_state({"w": torch.ones(1)})
+    EmptyState()
+    """
     return EmptyState()
 
 
@@ -151,7 +164,7 @@ def with_extra_args_support(tx: GradientTransformation) -> GradientTransformatio
 
     Every transformation here takes them already and comes back as it is. Raises `TypeError` for what is none.
 
-    >>> half = GradientTransformation(init_empty, lambda updates, state, params=None: (updates, state))
+    >>> half = GradientTransformation(init_empty_state, lambda updates, state, params=None: (updates, state))
     >>> with_extra_args_support(half).update(1.0, EmptyState(), value=2.0)
     (1.0, EmptyState())
     """
@@ -185,7 +198,9 @@ def stateless(f: Callable[[PyTree, PyTree], PyTree]) -> GradientTransformation:
     >>> rule.update({"w": torch.ones(1)}, rule.init(None), {"w": torch.ones(1)})[0]
     {'w': tensor([2.])}
     """
-    return GradientTransformation(init_empty, lambda updates, state, params=None, **extra: (f(updates, params), state))
+    return GradientTransformation(
+        init_empty_state, lambda updates, state, params=None, **extra: (f(updates, params), state)
+    )
 
 
 _IDENTITY = stateless(lambda updates, params: updates)

@@ -6,7 +6,7 @@ import torch
 
 from ..tree import PyTree, global_norm
 from .arguments import loss_value
-from .base import EmptyState, GradientTransformation, chain, init_empty
+from .base import EmptyState, GradientTransformation, chain, init_empty_state
 from .leafwise import scaled
 from .sgd import sgd
 from .values import Scalar, ScalarOrSchedule, scalar
@@ -44,7 +44,7 @@ def scale_by_polyak(
         step = torch.clamp(gap / torch.where(moves, square, 1.0), max=max_learning_rate)
         return scaled(updates, torch.where(moves, step, 0.0)), state
 
-    return GradientTransformation(init_empty, update)
+    return GradientTransformation(init_empty_state, update)
 
 
 def polyak_sgd(

@@ -60,4 +60,4 @@ class Layout(NamedTuple):
 
 def dimension_numbers(given: PyTree | Callable[[PyTree], PyTree], tree: PyTree, kind: type) -> list[Any]:
     """Those of every leaf of a tree, or None, from a tree of them (or a prefix of it) or a function that makes one."""
-    return spread(given(tree) if callable(given) else given, tree, kind | None, "tree of dimension numbers")
+    return spread(given, tree, kind | None, "tree of dimension numbers")

@@ -4,6 +4,13 @@ The rooms: `basic`, `decay`, `warmup` and `piecewise` hold optax's, `torch_like`
 `torch_cycles` those of `torch.optim.lr_scheduler`, and `picture` draws one.
 """
 
+from ..values import Schedule as Schedule
+from ..wrappers.inject import InjectHyperparamsState as InjectHyperparamsState
+from ..wrappers.inject import InjectStatefulHyperparamsState as InjectStatefulHyperparamsState
+from ..wrappers.inject import StatefulSchedule as StatefulSchedule
+from ..wrappers.inject import WrappedSchedule as WrappedSchedule
+from ..wrappers.inject import inject_hyperparams as inject_hyperparams
+from ..wrappers.inject import inject_stateful_hyperparams as inject_stateful_hyperparams
 from .basic import constant_schedule as constant_schedule
 from .basic import join_schedules as join_schedules
 from .basic import linear_schedule as linear_schedule

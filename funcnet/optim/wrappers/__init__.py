@@ -22,6 +22,7 @@ from .inject import StatefulSchedule as StatefulSchedule
 from .inject import WrappedSchedule as WrappedSchedule
 from .inject import WrappedScheduleState as WrappedScheduleState
 from .inject import inject_hyperparams as inject_hyperparams
+from .inject import inject_stateful_hyperparams as inject_stateful_hyperparams
 from .lookahead import LookaheadParams as LookaheadParams
 from .lookahead import LookaheadState as LookaheadState
 from .lookahead import lookahead as lookahead
@@ -32,6 +33,7 @@ from .measures import MonitorState as MonitorState
 from .measures import SnapshotState as SnapshotState
 from .measures import monitor as monitor
 from .measures import snapshot as snapshot
+from .partition import MultiTransformState as MultiTransformState
 from .partition import PartitionState as PartitionState
 from .partition import freeze as freeze
 from .partition import labels_by_name as labels_by_name

@@ -14,6 +14,7 @@ from .choice import choose
 
 __all__ = [
     "ApplyIfFiniteState",
+    "ConditionFn",
     "ConditionallyMaskState",
     "ConditionallyTransformState",
     "apply_if_finite",
@@ -21,7 +22,7 @@ __all__ = [
     "conditionally_transform",
 ]
 
-Condition = Callable[..., Tensor | bool]
+ConditionFn = Callable[..., Tensor | bool]
 
 
 class ConditionallyTransformState(NamedTuple):
@@ -53,7 +54,7 @@ class ApplyIfFiniteState(NamedTuple):
 
 
 def conditionally_transform(
-    inner: GradientTransformation, should_transform_fn: Condition, forward_extra_args: bool = False
+    inner: GradientTransformation, should_transform_fn: ConditionFn, forward_extra_args: bool = False
 ) -> GradientTransformation:
     """Apply a transformation at the steps where `should_transform_fn(step)` is true, and else leave the updates.
 
@@ -90,7 +91,7 @@ def conditionally_transform(
 
 
 def conditionally_mask(
-    inner: GradientTransformation, should_transform_fn: Condition, forward_extra_args: bool = False
+    inner: GradientTransformation, should_transform_fn: ConditionFn, forward_extra_args: bool = False
 ) -> GradientTransformation:
     """As `conditionally_transform`, but with zeros for the updates of the other steps.
 

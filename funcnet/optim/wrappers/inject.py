@@ -20,6 +20,7 @@ __all__ = [
     "WrappedSchedule",
     "WrappedScheduleState",
     "inject_hyperparams",
+    "inject_stateful_hyperparams",
 ]
 
 
@@ -175,3 +176,6 @@ def inject_hyperparams(
         return stateful(InjectStatefulHyperparamsState, init, update)
 
     return factory
+
+
+inject_stateful_hyperparams = inject_hyperparams

@@ -84,13 +84,18 @@ def masked(
 
 def chosen(mask: PyTree | Callable[[PyTree], PyTree], tree: PyTree) -> list[bool]:
     """The mask's boolean for every leaf of a tree, in the order of its leaves."""
-    return spread(mask(tree) if callable(mask) else mask, tree, bool, "mask")
+    return spread(mask, tree, bool, "mask")
 
 
-def spread(prefix: PyTree, tree: PyTree, kind: type | UnionType, what: str) -> list[Any]:
-    """For every leaf of a tree, what stands at its place or above it in a tree of values of some kind."""
+def spread(prefix: PyTree | Callable[[PyTree], PyTree], tree: PyTree, kind: type | UnionType, what: str) -> list[Any]:
+    """For every leaf of a tree, what stands at its place or above it in a tree of values of some kind.
+
+    Instead of that tree a function may be given that makes it. A tree without leaves asks nothing of it: `map_params`
+    hands one to `init`.
+    """
     found: list[Any] = []
-    _expand(prefix, tree, "", kind, what, found)
+    if flatten(tree)[0]:
+        _expand(prefix(tree) if callable(prefix) else prefix, tree, "", kind, what, found)
     return found
 
 

@@ -11,7 +11,15 @@ from ..base import GradientTransformation, with_extra_args_support
 from ..simple import set_to_zero
 from .masking import MaskedState, chosen, masked, spread, taken, taken_extra
 
-__all__ = ["PartitionState", "freeze", "labels_by_name", "multi_transform", "partition", "selective_transform"]
+__all__ = [
+    "MultiTransformState",
+    "PartitionState",
+    "freeze",
+    "labels_by_name",
+    "multi_transform",
+    "partition",
+    "selective_transform",
+]
 
 
 class PartitionState(NamedTuple):
@@ -49,7 +57,7 @@ def partition(
     links = {label: with_extra_args_support(tx) for label, tx in transforms.items()}
 
     def parts(tree: PyTree) -> dict[str, list[bool]]:
-        labels = spread(param_labels(tree) if callable(param_labels) else param_labels, tree, str, "tree of labels")
+        labels = spread(param_labels, tree, str, "tree of labels")
         unknown = sorted(set(labels) - set(links))
         if unknown:
             raise ValueError(
@@ -90,6 +98,7 @@ def partition(
 
 
 multi_transform = partition
+MultiTransformState = PartitionState
 
 
 def labels_by_name(patterns: Mapping[str, str]) -> Callable[[PyTree], PyTree]:
