@@ -124,7 +124,7 @@ def conditionally_mask(
     return stateful(ConditionallyMaskState, init, update)
 
 
-def _decided(should_transform_fn: Condition, step: Tensor, extra: dict[str, Any]) -> Tensor | bool:
+def _decided(should_transform_fn: ConditionFn, step: Tensor, extra: dict[str, Any]) -> Tensor | bool:
     wanted = should_transform_fn(step, **extra)
     if isinstance(wanted, bool) or (isinstance(wanted, Tensor) and wanted.dtype == torch.bool and not wanted.ndim):
         return wanted
