@@ -97,9 +97,6 @@ from .constraints import NonNegativeParamsState as NonNegativeParamsState
 from .constraints import ZeroNansState as ZeroNansState
 from .constraints import keep_params_nonnegative as keep_params_nonnegative
 from .constraints import zero_nans as zero_nans
-from .contrib import DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState
-from .contrib import differentially_private_aggregate as differentially_private_aggregate
-from .contrib import dpsgd as dpsgd
 from .distance import ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState
 from .distance import scale_by_distance_over_gradients as scale_by_distance_over_gradients
 from .lbfgs import ScaleByLBFGSState as ScaleByLBFGSState

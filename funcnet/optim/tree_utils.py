@@ -10,6 +10,5 @@ globals().update({f"tree_{name}": f for name, f in vars(tree).items() if inspect
 
 
 def __getattr__(name: str) -> Any:  # also tells type checkers that there are names they do not see
-    raise AttributeError(
-        f"tree_utils has no {name}: write one of {', '.join(n for n in globals() if n[:5] == 'tree_')}."
-    )
+    names = sorted(own for own in globals() if own.startswith("tree_"))
+    raise AttributeError(f"tree_utils has no {name}: it has {', '.join(names)}.")

@@ -4,6 +4,8 @@ import inspect
 import sys
 from pathlib import Path
 
+import pytest
+
 from funcnet import optim
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -11,8 +13,8 @@ from registry import LINKS, OPTIMIZERS
 
 EXCUSED = {
     "chain named_chain stateless stateless_with_tree_map with_extra_args with_extra_args_support masked labels_by_name "
-    "selective_transform lookahead inject_hyperparams snapshot monitor measure_with_ema multi_transform "
-    "scale_by_schedule": "test_wrappers",
+    "selective_transform lookahead inject_hyperparams inject_stateful_hyperparams snapshot monitor measure_with_ema "
+    "multi_transform scale_by_schedule": "test_wrappers",
     "from_torch": "test_from_torch",
     "differentially_private_aggregate dpsgd": "test_private",
     "soap scale_by_soap": "test_soap",
@@ -36,3 +38,25 @@ def test_every_transformation_is_in_the_registry_or_excused():
     assert len(set(factories())) > 100
     for room in EXCUSED.values():
         assert (Path(__file__).parent / f"{room}.py").exists()
+
+
+ABSENT = {
+    "differentially_private_aggregate DifferentiallyPrivateAggregateState dpsgd": "names of `contrib`, deprecated",
+    "microbatch microbatching": "gradients of large batches are a scan of the caller's; accumulation is `multi_steps`",
+    "experimental": "optax promises nothing of it",
+    "multi_normal": "a distribution, left over from optax's `monte_carlo`, which is gone; `funcnet.random` draws",
+}
+ROOMS = "assignment contrib losses perturbations projections schedules second_order transforms tree tree_utils"
+
+
+def public(module):
+    return {name for name in [*dir(module), *getattr(module, "__all__", ())] if not name.startswith("_")}
+
+
+def test_every_name_of_optax_is_here_or_excused():
+    optax = pytest.importorskip("optax")
+    excused = set(" ".join(ABSENT).split())
+    assert public(optax) - public(optim) == excused
+    for room in ROOMS.split():
+        assert public(getattr(optax, room)) - public(getattr(optim, room)) <= {"functools", "typing"}, room
+    assert len(public(optax)) > 200

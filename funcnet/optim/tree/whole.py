@@ -102,8 +102,12 @@ def allclose(a: PyTree, b: PyTree, rtol: float = 1e-05, atol: float = 1e-08, equ
 
     def near(x: Any, y: Any) -> Tensor:
         x, y = torch.as_tensor(x), torch.as_tensor(y)
-        common = torch.promote_types(x.dtype, y.dtype)
-        return torch.isclose(x.to(common), y.to(common), rtol, atol, equal_nan).all()
+        common = torch.promote_types(
+            torch.promote_types(x.dtype, y.dtype), torch.int8
+        )  # has differences, as bool has not
+        x, y = x.to(common), y.to(common)
+        close = (x == y) | (torch.isfinite(y) & (torch.abs(x - y) <= atol + rtol * torch.abs(y)))
+        return torch.all(close | (torch.isnan(x) & torch.isnan(y)) if equal_nan else close)
 
     return reduce(torch.logical_and, leaves(map(near, a, b)), torch.tensor(True))
 
