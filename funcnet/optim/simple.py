@@ -15,7 +15,7 @@ __all__ = ["set_to_zero", "stateless_with_tree_map"]
 def set_to_zero() -> GradientTransformation:
     """Make every update zero, so that what it is chained or partitioned to stays as it is.
 
-    >>> set_to_zero().update({"w": torch.ones(2)}, EmptyState())[0]
+    >>> set_to_zero().update({"w": torch.ones(2)}, ())[0]
     {'w': tensor([0., 0.])}
     """
     return stateless(lambda updates, params: map(torch.zeros_like, updates))

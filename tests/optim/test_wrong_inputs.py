@@ -85,10 +85,16 @@ def test_a_state_of_another(name, kind):
 
 
 def test_parameters_in_another_order_than_the_updates():
+    """The state is in the order of `init`, and so is what a rule returns: names decide."""
     rule = optim.partition({"slow": optim.adamw(0.1), "fast": optim.adamw(0.5)}, {"a": "slow", "b": "fast"})
     turned = {"b": dict(reversed(PARAMS["b"].items())), "a": PARAMS["a"]}
-    want, _ = rule.update(GRADS, rule.init(PARAMS), PARAMS)
-    close(rule.update(GRADS, rule.init(turned), turned)[0], want)
+    for own in (rule, optim.masked(optim.adamw(0.1), {"a": False, "b": True}, outside="zero")):
+        want, _ = own.update(GRADS, own.init(PARAMS), PARAMS)
+        close(own.update(GRADS, own.init(turned), turned)[0], want)
+    whole = optim.flatten(optim.adamw(0.1))
+    turned_grads = {"b": dict(reversed(GRADS["b"].items())), "a": GRADS["a"]}
+    state = whole.update(GRADS, whole.init(PARAMS), PARAMS)[1]
+    close(whole.update(turned_grads, state, PARAMS)[0], whole.update(GRADS, state, PARAMS)[0])
     with pytest.raises(tree.TreeMismatchError, match="params does not match updates"):
         rule.update(GRADS, rule.init(PARAMS), {"a": PARAMS["a"]})
 

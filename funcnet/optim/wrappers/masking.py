@@ -71,8 +71,9 @@ def masked(
         if params is not None:
             weights = taken(unflatten(treedef, match(params, updates, "params", "updates")), keep)
         own = taken_extra(extra, updates, keep) if mask_compatible_extra_args else extra
-        new, inner_state = link.update(taken(updates, keep), state.inner_state, weights, **own)
-        changed = iter(flatten(new)[0])
+        seen = taken(updates, keep)
+        new, inner_state = link.update(seen, state.inner_state, weights, **own)
+        changed = iter(match(new, seen, "the new updates", "updates", shape=False))  # which may be in another order
         merged = [
             next(changed) if kept else value if outside == "unchanged" else torch.zeros_like(value)
             for kept, value in zip(keep, values, strict=True)

@@ -88,8 +88,9 @@ def partition(
             own = None if params is None else taken(params, keep[label])
             inner_state = state.inner_states[label].inner_state
             given = taken_extra(extra, updates, keep[label]) if mask_compatible_extra_args else extra
-            new, inner_state = tx.update(taken(updates, keep[label]), inner_state, own, **given)
-            changed = iter(flatten(new)[0])
+            seen = taken(updates, keep[label])
+            new, inner_state = tx.update(seen, inner_state, own, **given)
+            changed = iter(match(new, seen, "the new updates", "updates", shape=False))  # which may be in another order
             merged = [next(changed) if kept else v for kept, v in zip(keep[label], merged, strict=True)]
             states[label] = MaskedState(inner_state=inner_state)
         return unflatten(treedef, merged), PartitionState(inner_states=states)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ...tree import PyTree, ravel
-from ...tree.mismatch import check_like
+from ...tree import PyTree, ravel, structure, unflatten
+from ...tree.mismatch import check_like, match
 from ..base import GradientTransformation, with_extra_args_support
 
 __all__ = ["flatten"]
@@ -28,10 +28,12 @@ def flatten(inner: GradientTransformation) -> GradientTransformation:
         return link.init(ravel(params)[0])
 
     def update(updates: PyTree, state: Any, params: PyTree = None, **extra: Any) -> tuple[PyTree, Any]:
-        vector, unravel = ravel(updates)
         if params is not None:
             check_like(params, updates, "params", "updates")
+            # In the order of the parameters, which is that of the state.
+            updates = unflatten(structure(params), match(updates, params, "updates", "params"))
             params = ravel(params)[0]
+        vector, unravel = ravel(updates)
         moved, state = link.update(vector, state, params, **extra)
         return unravel(moved), state
 
