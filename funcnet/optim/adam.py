@@ -8,6 +8,7 @@ from torch import Tensor
 from ..tree import PyTree, flatten, unflatten
 from ..tree.mismatch import match
 from . import fast
+from .arguments import stateful
 from .base import Advancing, GradientTransformation, advance, chain, needed
 from .leafwise import abs_sq, each, moment_zeros, root, square_zeros, unbiased
 from .scaling import ScaleByScheduleState, scale_by_learning_rate
@@ -94,7 +95,7 @@ def scale_by_adam(
         moved, new_mu, new_nu = each(leaf, updates, mu=state.mu, nu=state.nu)
         return moved, ScaleByAdamState(count=count, mu=new_mu, nu=new_nu)
 
-    return GradientTransformation(init, update)
+    return stateful(ScaleByAdamState, init, update)
 
 
 def adam(
@@ -219,6 +220,8 @@ def _folded(
         updates: PyTree, state: tuple[Any, ...], params: PyTree, onto: bool, donate: bool = False
     ) -> tuple[PyTree, Any] | None:
         if learning_rate is None or not isinstance(state, tuple) or len(state) != links:
+            return None
+        if not isinstance(state[0], ScaleByAdamState):
             return None
         own, last = state[0], state[-1]
         rate = value_at(schedule, last.count, "learning_rate") if scheduled else constant

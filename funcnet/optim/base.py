@@ -126,6 +126,8 @@ def advance(
     >>> advance(scale(-0.5), {"w": torch.tensor(2.0)}, EmptyState(), {"w": torch.tensor(3.0)})
     ({'w': tensor(2.)}, EmptyState())
     """
+    if params is None:
+        raise ValueError("advance needs the parameters: write optim.advance(optimizer, grads, state, params).")
     if isinstance(optimizer, Advancing):
         return optimizer.advance(updates, state, params, donate and may_give(params, state, updates), **extra)
     updates, state = optimizer.update(updates, state, params, **extra)

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..tree import PyTree, flatten, unflatten
 from ..tree.mismatch import match
 from . import fast
+from .arguments import stateful
 from .base import Advancing, GradientTransformation, advance, chain, identity
 from .leafwise import each, moment_zeros
 from .scaling import ScaleByScheduleState, scale_by_learning_rate
@@ -51,7 +52,7 @@ def trace(
         moved, sums = each(leaf, updates, trace=state.trace)
         return moved, TraceState(trace=sums)
 
-    return GradientTransformation(init, update)
+    return stateful(TraceState, init, update)
 
 
 def sgd(
@@ -77,7 +78,8 @@ def sgd(
     def advancing(
         updates: PyTree, state: tuple[Any, ...], params: PyTree, donate: bool, **extra: Any
     ) -> tuple[PyTree, Any]:
-        if learning_rate is not None and isinstance(state, tuple) and len(state) == 2:
+        known = isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], TraceState)
+        if learning_rate is not None and known:
             (sums,), last = state
             rate, after = learning_rate, last
             if isinstance(last, ScaleByScheduleState):

@@ -125,6 +125,25 @@ def test_a_training_step_donates():
         starts[1].params["w"].sum()
 
 
+@every
+def test_wrong_arguments_are_told_apart(optimizer):
+    params = example()
+    state = optimizer.init(params)
+    with pytest.raises(ValueError, match=r"advance needs the parameters: write optim.advance"):
+        optim.advance(optimizer, params, state, None)
+    with pytest.raises(ValueError, match=r"chain.update got a dict as state"):
+        optim.advance(optimizer, params, params, state)
+    with pytest.raises(tree.TreeMismatchError, match="'a' is missing"):
+        optim.advance(optimizer, {"b": params["b"]}, state, params)
+
+
+def test_a_state_of_another_optimizer_is_refused():
+    params = example()
+    for one, other in ((optim.adam(0.1), optim.sgd(0.1, 0.9)), (optim.sgd(0.1, 0.9), optim.adam(0.1))):
+        with pytest.raises(TypeError, match=r"as state, and needs a (ScaleByAdamState|TraceState)"):
+            optim.advance(one, example(1), other.init(params), params)
+
+
 # blocks
 
 
