@@ -13,7 +13,7 @@ class Case(NamedTuple):
     `drawn` holds strategies for keyword arguments that the comparison on random trees draws; `extra` names keywords
     that `update` needs ("value": the loss); `tuned` overrides arguments where it has to converge; `without` says which
     contract does not hold, and why: "convergence", "smooth" (derivatives through it), "learning rate" (none to vary),
-    "empty" (leaves without elements, in optax).
+    "empty" (leaves without elements, in optax), "single" (float32 says nothing).
     """
 
     name: str

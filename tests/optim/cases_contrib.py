@@ -8,10 +8,14 @@ DECAY = st.floats(0.5, 0.999)
 MEANS = {"learning_rate": RATE, "b1": DECAY, "b2": DECAY}
 MASK = {"a": True, "b": {"c": False, "d": True}}
 ROOT = 1e-5  # optax takes the root of the step count in float32
-LINE = 1e-6  # optax's straight lines are of float32 for an int32 count
+LINE = 1e-5  # optax's straight lines are of float32 for an int32 count: 2.5e-6 of an update; in float64 5e-13
 SINGULAR = 1e-4  # optax finds singular vectors in float32
 FULL = {"empty": "optax divides by the number of rows"}
 BASES = {"smooth": "derivatives take the singular vectors for constants"}
+# Drawn gradients belong to no function, and one over their curvature multiplies rounding: in 10 draws of 25 steps for
+# each tree optax's float32 is off from its float64 by up to 23 times the largest element (medians up to 4e-2), as ours
+# is, while in float64 the two agree to 3e-9.
+WILD = {"single": "optax's own float32 is nowhere near its float64"}
 FREE = "it seeks its own learning rate, from far below, for longer than the contract lasts"
 
 
@@ -88,8 +92,8 @@ OPTIMIZERS = [
         rtol=SINGULAR,
         without=BASES,
     ),
-    Difference("lbfgs", {"learning_rate": 0.1, "linesearch": None, "memory_size": 3}),
-    Difference("lbfgs", {"linesearch": None, "memory_size": 2}, COSINE),
+    Contrib("lbfgs", {"learning_rate": 0.1, "linesearch": None, "memory_size": 3}, without=WILD),
+    Contrib("lbfgs", {"linesearch": None, "memory_size": 2}, COSINE, without=WILD),
     Difference("madgrad", {"learning_rate": 0.1}, drawn={"learning_rate": RATE, "momentum": DECAY}, rtol=ROOT),
     Difference("madgrad", {"learning_rate": 0.1, "momentum": 0.5, "weight_decay": 0.1, "eps": 1e-3}, rtol=ROOT),
     Difference("madgrad", {}, COSINE, rtol=ROOT),
@@ -193,8 +197,8 @@ LINKS = [
     Difference("scale_by_adopt", {"b2": 0.9}),
     Difference("scale_by_cocob"),
     Contrib("scale_by_galore", {"rank": 2}, rtol=SINGULAR, without=BASES),
-    Difference("scale_by_lbfgs"),
-    Difference("scale_by_lbfgs", {"memory_size": 1}),
+    Contrib("scale_by_lbfgs", without=WILD),
+    Contrib("scale_by_lbfgs", {"memory_size": 1}, without=WILD),
     Difference("scale_by_madgrad", {"learning_rate": 0.1}, rtol=ROOT),
     Contrib("scale_by_simplified_ademamix", {"alpha": 1.0}),
 ]

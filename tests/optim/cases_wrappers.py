@@ -1,5 +1,6 @@
 """Transformations around transformations."""
 
+import torch
 from cases import Case
 
 ADAM = Case("adam", {"learning_rate": 0.1})
@@ -29,7 +30,18 @@ class Growing:
         return "growing"
 
 
-# optax gathers in float32 by default, even gradients of float64: None is the dtype of these.
+class Gathering(Case):
+    """MultiSteps in the gradients' dtype, which None is here, and in optax jax's default: float64 in these tests.
+
+    (By default both gather in float32, even gradients of float64.)
+    """
+
+    def build(self, library, **overrides):
+        if library.__name__ == "optax" and torch.get_default_dtype() == torch.float32:
+            overrides["accumulator_dtype"] = "float32"
+        return super().build(library, **overrides)
+
+
 NONE = "there is none to vary"
 OPTIMIZERS = [
     Case("apply_if_finite", {"inner": ADAM, "max_consecutive_errors": 3}, without={"learning rate": NONE}),
@@ -39,10 +51,10 @@ OPTIMIZERS = [
         without={"learning rate": NONE},
     ),
     Case("flatten", {"inner": Case("adamw", {"learning_rate": 0.1})}, without={"learning rate": NONE}),
-    Case(
+    Gathering(
         "MultiSteps", {"opt": ADAM, "every_k_schedule": 2, "accumulator_dtype": None}, without={"learning rate": NONE}
     ),
-    Case(
+    Gathering(
         "MultiSteps",
         {
             "opt": Case("sgd", {"learning_rate": 0.1, "momentum": 0.9}),
@@ -51,7 +63,7 @@ OPTIMIZERS = [
         },
         without={"learning rate": NONE},
     ),
-    Case(
+    Gathering(
         "MultiSteps",
         {"opt": ADAM, "every_k_schedule": 3, "use_grad_mean": False, "accumulator_dtype": None},
         without={"learning rate": NONE},
