@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..arguments import function
 from ..values import Scalar, Schedule, scalar
-from .lengths import number_of_steps
+from .lengths import duration, number_of_steps
 
 __all__ = ["constant_schedule", "join_schedules", "linear_schedule", "polynomial_schedule"]
 
@@ -32,16 +32,15 @@ def polynomial_schedule(
     r"""From one value to another along a power, $(a - b) (1 - \min(1, \max(0, t - t_0) / n))^p + b$.
 
     It stays at `init_value` for `transition_begin` steps, and at `end_value` from `transition_begin + transition_steps`
-    on. A `transition_steps` of 0 or less gives the constant `init_value`, and a negative `transition_begin` is 0, as in
-    optax. Raises `TypeError` for values that are no numbers or 0-dim tensors.
+    on. A negative `transition_begin` is 0, as in optax. Raises `TypeError` for values that are no numbers or 0-dim
+    tensors, and `ValueError` where `transition_steps` is not positive, for which optax stays at `init_value`.
 
     >>> [polynomial_schedule(1.0, 0.0, 2, 4)(t).item() for t in range(6)]
     [1.0, 0.5625, 0.25, 0.0625, 0.0, 0.0]
     """
     scalar(init_value, "init_value"), scalar(end_value, "end_value"), scalar(power, "power")
-    number_of_steps(transition_steps, "transition_steps"), number_of_steps(transition_begin, "transition_begin")
-    if transition_steps <= 0:
-        return constant_schedule(init_value)
+    duration(transition_steps, "transition_steps", "polynomial_schedule")
+    number_of_steps(transition_begin, "transition_begin")
     begin = max(transition_begin, 0)
 
     def schedule(count: Tensor) -> Tensor:
@@ -61,6 +60,7 @@ def linear_schedule(
     >>> [linear_schedule(0.0, 1.0, 4)(t).item() for t in range(6)]
     [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     """
+    duration(transition_steps, "transition_steps", "linear_schedule")
     return polynomial_schedule(init_value, end_value, 1, transition_steps, transition_begin)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..values import Scalar, Schedule, scalar
 from .basic import constant_schedule
-from .lengths import number_of_steps
+from .lengths import duration, number_of_steps
 
 __all__ = ["cosine_decay_schedule", "exponential_decay"]
 
@@ -51,19 +51,21 @@ def exponential_decay(
     r"""Multiplied by `decay_rate` in every `transition_steps` steps, $v\, r^{\max(0, t - t_0) / n}$.
 
     With `staircase=True` the exponent is rounded down. It never passes `end_value`: a lower bound where the rate is
-    below 1, else an upper one. A `transition_steps` of 0 or less, or a rate of the number 0, gives the constant
-    `init_value`, and a negative `transition_begin` is 0, as in optax. Raises `ValueError` for a negative rate.
+    below 1, else an upper one. A rate of the number 0 gives the constant `init_value`, and a negative
+    `transition_begin` is 0, as in optax. Raises `ValueError` for a negative rate, and where `transition_steps` is not
+    positive, for which optax stays at `init_value`.
 
     >>> [round(exponential_decay(1.0, 2, 0.25, end_value=0.1)(t).item(), 3) for t in range(5)]
     [1.0, 0.5, 0.25, 0.125, 0.1]
     """
     scalar(init_value, "init_value"), scalar(decay_rate, "decay_rate")
-    number_of_steps(transition_steps, "transition_steps"), number_of_steps(transition_begin, "transition_begin")
+    duration(transition_steps, "transition_steps", "exponential_decay")
+    number_of_steps(transition_begin, "transition_begin")
     if end_value is not None:
         scalar(end_value, "end_value")
     if not isinstance(decay_rate, Tensor) and decay_rate < 0:
         raise ValueError(f"exponential_decay got decay_rate={decay_rate}: a negative rate has no powers between steps.")
-    if transition_steps <= 0 or (not isinstance(decay_rate, Tensor) and decay_rate == 0):
+    if not isinstance(decay_rate, Tensor) and decay_rate == 0:
         return constant_schedule(init_value)
     begin = max(transition_begin, 0)
 

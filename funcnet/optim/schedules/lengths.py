@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..values import Scalar, scalar
 
-__all__ = ["length", "nonzero", "number_of_steps", "part_of"]
+__all__ = ["duration", "length", "nonzero", "number_of_steps", "part_of"]
 
 
 def length(value: int, name: str, rule: str, least: int = 1) -> int:
@@ -25,6 +25,16 @@ def number_of_steps(value: Any, name: str) -> Any:
     """Check a number of steps that may be zero, negative or a fraction, as in optax: `TypeError` for no number."""
     if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
         raise TypeError(f"{name} is {value!r}, and counts steps: write an int, as in {name}=1000.")
+    return value
+
+
+def duration(value: Any, name: str, rule: str) -> Any:
+    """Check a number of steps to divide by, which may be a fraction: `ValueError` unless it is positive."""
+    if not isinstance(number_of_steps(value, name), Tensor) and not value > 0:
+        raise ValueError(
+            f"{rule} got {name}={value}, and needs a positive number of steps: for a value that stays write "
+            "optim.constant_schedule(value)."
+        )
     return value
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..values import Scalar, Schedule, scalar
 from .basic import constant_schedule, join_schedules, linear_schedule
 from .decay import cosine_decay_schedule, exponential_decay
-from .lengths import length, number_of_steps
+from .lengths import duration, length, number_of_steps
 
 __all__ = [
     "sgdr_schedule",
@@ -23,12 +23,12 @@ __all__ = [
 def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: int) -> Schedule:
     """A straight line from `init_value` to `peak_value`, where it stays.
 
-    With a `warmup_steps` of 0 or less it stays at `init_value`, as in optax.
+    Raises `ValueError` where `warmup_steps` is not positive, for which optax stays at `init_value`.
 
     >>> [warmup_constant_schedule(0.0, 1.0, 2)(t).item() for t in range(4)]
     [0.0, 0.5, 1.0, 1.0]
     """
-    return linear_schedule(init_value, peak_value, warmup_steps)
+    return linear_schedule(init_value, peak_value, duration(warmup_steps, "warmup_steps", "warmup_constant_schedule"))
 
 
 def warmup_cosine_decay_schedule(
@@ -59,7 +59,7 @@ def warmup_cosine_decay_schedule(
     no_peak = not isinstance(peak_value, Tensor) and peak_value == 0
     alpha = 0.0 if no_peak else end_value / peak_value
     decay = cosine_decay_schedule(peak_value, decay_steps - warmup_steps, alpha, exponent)
-    return join_schedules([linear_schedule(init_value, peak_value, warmup_steps), decay], [warmup_steps])
+    return join_schedules([_rise(init_value, peak_value, warmup_steps), decay], [warmup_steps])
 
 
 def warmup_exponential_decay_schedule(
@@ -82,7 +82,7 @@ def warmup_exponential_decay_schedule(
     """
     length(warmup_steps, "warmup_steps", "warmup_exponential_decay_schedule", least=0)
     decay = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
-    return join_schedules([linear_schedule(init_value, peak_value, warmup_steps), decay], [warmup_steps])
+    return join_schedules([_rise(init_value, peak_value, warmup_steps), decay], [warmup_steps])
 
 
 def warmup_stable_decay_schedule(
@@ -120,7 +120,7 @@ def warmup_stable_decay_schedule(
     def falling(count: Tensor) -> Scalar:
         return end_value + (peak_value - end_value) * shapes[decay](count)
 
-    parts = [linear_schedule(init_value, peak_value, warmup_steps), constant_schedule(peak_value), falling]
+    parts = [_rise(init_value, peak_value, warmup_steps), constant_schedule(peak_value), falling]
     return join_schedules(parts, [warmup_steps, warmup_steps + stable_steps])
 
 
@@ -145,3 +145,8 @@ def sgdr_schedule(cosine_kwargs: Iterable[dict[str, Any]]) -> Schedule:
             )
     ends = [sum(cycle["decay_steps"] for cycle in cycles[: n + 1]) for n in range(len(cycles))]
     return join_schedules([warmup_cosine_decay_schedule(**cycle) for cycle in cycles], ends[:-1])
+
+
+def _rise(init_value: Scalar, peak_value: Scalar, warmup_steps: int) -> Schedule:
+    """The first part of a joined schedule, which is over at once where `warmup_steps` is 0."""
+    return linear_schedule(init_value, peak_value, max(warmup_steps, 1))
