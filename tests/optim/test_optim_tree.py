@@ -463,6 +463,8 @@ def test_parameters_are_mapped_with_trees_like_them():
         optim.tree_map_params(optim.sgd(0.1, 0.9), lambda leaf: leaf, state)
     with pytest.raises(tree.TreeMismatchError, match=r"at \[0\] it has a TraceState with TraceState.trace, not a S"):
         optim.tree_map_params(optim.adam(0.1), lambda leaf: leaf, optim.sgd(0.1, 0.9).init(params))
+    with pytest.raises(tree.TreeMismatchError, match=r"at its root it has a list with \[0\], \[1\], not a tuple with"):
+        optim.tree_map_params(optim.adam(0.1), lambda leaf: leaf, list(optim.adam(0.1).init(params)))
 
 
 # Names.
