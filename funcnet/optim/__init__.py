@@ -3,7 +3,9 @@
 The rooms: `base` states the contract, `values` says what hyperparameters may be, and `leafwise` applies a rule written
 for one leaf to a tree. `scaling`, `weights` and `clipping` hold links that chains share, `wrappers` what goes around
 them, `schedules` the functions of the step count. Then a file per family, in the order state, rule, alias; those of
-torch.optim, with torch's names and numbers, are in `torch_like`. `fast` and `many` make ordinary eager steps fast.
+torch.optim, with torch's names and numbers, are in `torch_like`. `tree` computes with trees and finds values in states;
+`tree_utils` and `transforms` are other names that Optax has for things. `fast` and `blocks` make ordinary eager steps
+fast.
 """
 
 from .. import losses as losses

@@ -5,8 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from funcnet import optim
+import funcnet
+from funcnet import optim, tree
 
 sys.path.insert(0, str(Path(__file__).parent))
 from registry import LINKS, OPTIMIZERS
@@ -60,3 +62,30 @@ def test_every_name_of_optax_is_here_or_excused():
     for room in ROOMS.split():
         assert public(getattr(optax, room)) - public(getattr(optim, room)) <= {"functools", "typing"}, room
     assert len(public(optax)) > 200
+
+
+def test_trees_have_optaxs_names_and_arguments():
+    optax = pytest.importorskip("optax")
+    names = {name for name in dir(optax.tree) if not name.startswith("_")}
+    assert names <= set(dir(optim.tree))
+    assert len(names) > 30
+    compared = 0
+    for name in names:
+        ours, theirs = getattr(optim.tree, name), getattr(optax.tree, name)
+        assert getattr(optim.tree_utils, f"tree_{name}") is ours
+        mine, other = (inspect.signature(f).parameters for f in (ours, theirs))
+        assert [(p.name, p.kind) for p in mine.values()] == [(p.name, p.kind) for p in other.values()], name
+        for key, parameter in other.items():
+            assert callable(parameter.default) or mine[key].default == parameter.default, (name, key)
+            compared += 1
+    assert compared > 60
+    assert {name for name in dir(optax.tree_utils) if name.startswith("tree_")} <= set(dir(optim.tree_utils))
+    assert optim.tree_utils.NamedTupleKey("A", "b") == optim.tree_utils.NamedTupleKey(tuple_name="A", name="b")
+    with pytest.raises(AttributeError, match=r"tree_utils has no tree_l2_norm: it has tree_add, tree_add_scale"):
+        optim.tree_utils.tree_l2_norm  # noqa: B018
+
+
+def test_the_librarys_own_trees_keep_their_name():
+    assert funcnet.tree is tree
+    assert tree is not optim.tree
+    assert tree.cast({"n": torch.tensor(1)}, torch.float32)["n"].dtype == torch.int64

@@ -16,7 +16,7 @@ def split_key_like(rng_key: Tensor, target_tree: PyTree) -> PyTree:
 
     >>> from funcnet.random import key
     >>> split_key_like(key(0), {"w": torch.ones(3)})
-    {'w': tensor([1797259609, -1715843330], dtype=torch.int32)}
+    {'w': tensor([ 1797259609, -1715843330], dtype=torch.int32)}
     """
     keys = random.split(rng_key, len(leaves(target_tree)))
     return unflatten(structure(target_tree), keys.unbind(-2))
