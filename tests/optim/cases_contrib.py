@@ -149,6 +149,7 @@ OPTIMIZERS = [
     Contrib(
         "prodigy",
         {"learning_rate": 1.0, "betas": (0.8, 0.9), "beta3": 0.9, "estim_lr0": 1e-2, "weight_decay": 0.1},
+        tuned={"learning_rate": 0.3},  # at a constant rate of 1 it circles as well
     ),
     Contrib(
         "prodigy",

@@ -283,7 +283,9 @@ TWO = ["add", "sub", "mul", "div", "where True", "allclose", "update_moment", "a
 @pytest.mark.parametrize("name", TWO)
 def test_trees_of_two_structures_are_refused(name):
     x, y = torch_pair()
-    with pytest.raises(tree.TreeMismatchError, match=r"tree 2 of map does not match tree 1: 1 missing"):
+    with pytest.raises(
+        tree.TreeMismatchError, match=r"(tree 2 of map does not match tree 1|moments does not match updates): 1 missing"
+    ):
         ALL[name](optim.tree, x, {"a": y["a"], "s": y["s"], "b": {"e": y["b"]["e"]}})
 
 
