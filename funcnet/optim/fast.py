@@ -156,7 +156,7 @@ def momentum(
 
 def _numbers(*values: "Scalar") -> list[float] | None:
     """Hyperparameters as numbers, if they all can be: kernels take only their learning rate as a tensor."""
-    if not all(map(is_constant, values)):
+    if not _compat.plain() or not all(map(is_constant, values)):
         return None
     found = [number(value) for value in values]
     return None if any(isinstance(value, Tensor) for value in found) else cast(list[float], found)

@@ -111,6 +111,26 @@ def test_nothing_is_given_under_transforms_and_in_jit():
     assert all(leaf.isfinite().all() for leaf in tree.leaves(params))
 
 
+@pytest.mark.parametrize(
+    "build", [lambda b: optim.adam(0.1, b1=b), lambda b: optim.adamw(0.1, b2=b), lambda b: optim.sgd(0.1, b)]
+)
+@pytest.mark.parametrize("donate", [False, True])
+def test_hyperparameters_are_mapped(build, donate):
+    params, values = example(), torch.tensor([0.5, 0.9])
+
+    def step(b):
+        optimizer, now = build(b), params
+        state = optimizer.init(now)
+        for seed in (1, 2):
+            now, state = optim.advance(optimizer, example(seed), state, now, donate=donate)
+        return now, optimizer.update(example(3), state, now)[0]
+
+    params = tree.map(torch.clone, example())
+    got = vmap(step)(values)
+    donate = False
+    close(got, tree.stack([step(b.item()) for b in values]))
+
+
 def test_a_training_step_donates():
     def loss(params, state, batch, key):
         return ((params["w"] - batch) ** 2).sum(), (state, {})
