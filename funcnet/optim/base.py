@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 from ..tree import PyTree, flatten, unflatten
 from ..tree.mismatch import match
 from . import fast
-from .giving import may_give
+from .giving import keeps, may_give
 from .placing import placed
 
 __all__ = [
@@ -282,6 +282,7 @@ def _chained(
     def advancing(updates: PyTree, state: Any, params: PyTree, donate: bool, **extra: Any) -> tuple[PyTree, Any]:
         states = unpacked(state)
         updates, before = run(links[:last], updates, states[:last], params, extra)
+        donate = donate and not keeps(before, params)  # a rule may remember where it was
         params, own = cast(Advancing, links[last]).advance(updates, states[last], params, donate, **extra)
         return params, pack([*before, own, *states[last + 1 :]])
 

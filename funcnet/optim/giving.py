@@ -10,7 +10,7 @@ from .. import _compat
 from ..jit.donation import check_separate, poison_class
 from ..tree import PyTree, leaves, leaves_with_path
 
-__all__ = ["KINDS", "may_give", "taken"]
+__all__ = ["KINDS", "keeps", "may_give", "taken"]
 
 KINDS = {Tensor, Parameter}
 """Tensors that a kernel for many takes, and that may be written over: ordinary ones."""
@@ -24,33 +24,38 @@ _Donated = poison_class(
 
 
 def may_give(params: PyTree, state: Any, updates: PyTree) -> bool:
-    """Whether a step may write into parameters and state: it is eager and all are tensors with memory of their own.
+    """Whether a step may write into parameters and state: it is eager, and they are ordinary, with memory of their own.
 
-    Those of a subclass, such as a DTensor, are not: what they hold lies elsewhere.
-
-    Raises `ValueError` where they do, one with another or with the updates.
+    What a subclass such as DTensor holds lies elsewhere. Raises `ValueError` where parameters share memory, with each
+    other, the state or the updates.
     """
     if not _compat.plain():
         return False
-    mine = [leaf for leaf in leaves((params, state)) if isinstance(leaf, Tensor)]
-    theirs = [leaf for leaf in leaves(updates) if isinstance(leaf, Tensor)]
-    if not KINDS.issuperset(map(type, mine)) or not KINDS.issuperset(map(type, theirs)):
+    trees = {"params": params, "updates": updates, "state": state}
+    groups = {what: [t for t in leaves(tree) if isinstance(t, Tensor)] for what, tree in trees.items()}
+    everything = [leaf for group in groups.values() for leaf in group]
+    if not KINDS.issuperset(map(type, everything)):
         return False
-    whole, addresses = True, set()
-    for leaf in mine:
-        storage = leaf.untyped_storage()
-        addresses.add(storage.data_ptr())
-        whole = whole and storage.nbytes() == leaf.nbytes
-    if whole and len(addresses) == len(mine):
-        addresses.update([leaf.untyped_storage().data_ptr() for leaf in theirs])
-        if len(addresses) == len(mine) + len(theirs):
-            return True
-    # Either something is wrong, or there are leaves without elements.
-    trees = {"params": params, "state": state, "updates": updates}
+    owned = [*groups["params"], *groups["state"]]
+    storages = [leaf.untyped_storage() for leaf in owned]
+    whole = all(storage.nbytes() == leaf.nbytes for storage, leaf in zip(storages, owned, strict=True))
+    addresses = {storage.data_ptr() for storage in storages}
+    separate = len(addresses) == len(owned)
+    addresses.update([leaf.untyped_storage().data_ptr() for leaf in groups["updates"]])
+    if whole and separate and len(addresses) == len(everything):
+        return True
+    # Either something is shared, or there are leaves without elements.
     paths = [path for path, leaf in leaves_with_path(trees) if isinstance(leaf, Tensor)]
-    own, others = range(len(mine)), range(len(mine), len(paths))
-    check_separate("optim.advance", paths, [*mine, *theirs], own, others)
-    return True
+    count = len(groups["params"])
+    check_separate("optim.advance", paths, everything, range(count), range(count, len(everything)))
+    filled = [storage.data_ptr() for storage, leaf in zip(storages, owned, strict=True) if leaf.numel()]
+    return whole and len(set(filled)) == len(filled)
+
+
+def keeps(state: Any, params: PyTree) -> bool:
+    """Whether a state holds the memory of parameters, which may then not be written over."""
+    mine = {leaf.untyped_storage().data_ptr() for leaf in leaves(params)}
+    return any(isinstance(t, Tensor) and t.untyped_storage().data_ptr() in mine for t in leaves(state))
 
 
 def taken(written: Iterable[Tensor]) -> list[Tensor]:

@@ -79,6 +79,21 @@ def test_advance_is_update_and_apply(case):
 
 
 @every
+def test_donated_steps_are_the_same(case):
+    rule = case.build(optim)
+    ways = []
+    for donate in (False, True):
+        params = example()
+        state = rule.init(params)
+        for step in range(3):
+            gradient = example(1 + step)
+            params, state = optim.advance(rule, gradient, state, params, donate=donate, **case.keywords(step))
+            close(gradient, example(1 + step), rtol=0, atol=0)
+        ways.append((params, state))
+    close(*ways)
+
+
+@every
 def test_vmap_over_parameters_equals_a_loop(case):
     members = [example(i) for i in range(3)]
     gradients = [[example(10 * i + j) for j in range(2)] for i in range(3)]
