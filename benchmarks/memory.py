@@ -14,7 +14,6 @@ import ctypes
 import gc
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -159,13 +158,6 @@ def measure(what: str, way: str, args: argparse.Namespace) -> dict[str, float]:
     return {"peak": resident("VmHWM") - before, "seconds": seconds}
 
 
-def environment() -> dict[str, Any]:
-    """What the figures hold for."""
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    machine = cpu.split(": ")[-1] or platform.machine()
-    return {"torch": torch.__version__, "python": platform.python_version(), "machine": machine}
-
-
 def ways(args: argparse.Namespace) -> list[str]:
     """Every way that one benchmark compares; the first is what the others are set against."""
     if args.what == "optim":
@@ -221,7 +213,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if args.what == "optim":
         Console(width=160).print(tabled(peaks, args.tree))
     if args.json:
-        report = {**environment(), "what": args.what, **options, "unit": "MiB", "results": results}
+        report = {**update.environment(), "what": args.what, **options, "unit": "MiB", "results": results}
         args.json.write_text(json.dumps(report, indent=1) + "\n")
     return peaks
 

@@ -139,6 +139,13 @@ def ways(name: str, params: Any, grads: Any) -> dict[str, Callable[[], Any]]:
     return found
 
 
+def environment() -> dict[str, Any]:
+    """What the figures hold for."""
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    machine = cpu.split(": ")[-1] or platform.machine()
+    return {"torch": torch.__version__, "python": platform.python_version(), "machine": machine}
+
+
 def measured(name: str, which: str, rounds: int) -> dict[str, Any]:
     """Milliseconds of every way, and the ratios that the project holds itself to."""
     params = TREES[which]()
@@ -178,7 +185,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         table.add_row(result["tree"], result["optimizer"], *times, *figures)
     Console(width=200).print(table)
     if args.json:
-        args.json.write_text(json.dumps({"torch": torch.__version__, "results": results}, indent=1) + "\n")
+        args.json.write_text(json.dumps({**environment(), "results": results}, indent=1) + "\n")
     return results
 
 

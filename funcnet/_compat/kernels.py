@@ -27,8 +27,8 @@ def fused_adam(
     False, with nothing written, where this torch has no such kernel for the device. The kernel is what
     `torch.optim.AdamW(fused=True)` runs. Checked on 2.15.0, CPU.
     """
-    kernel = getattr(torch, "_fused_adamw_", None)
-    if kernel is None or grads[0].device.type not in ("cpu", "cuda"):
+    kernel = _fused("adamw", grads[0].device)
+    if kernel is None:
         return False
     kernel(
         params,
@@ -55,8 +55,8 @@ def fused_sgd(
 
     As `fused_adam`; the kernel is what `torch.optim.SGD(fused=True)` runs. Checked on 2.15.0, CPU.
     """
-    kernel = getattr(torch, "_fused_sgd_", None)
-    if kernel is None or grads[0].device.type not in ("cpu", "cuda"):
+    kernel = _fused("sgd", grads[0].device)
+    if kernel is None:
         return False
     kernel(
         params,
@@ -71,6 +71,10 @@ def fused_sgd(
         is_first_step=False,
     )
     return True
+
+
+def _fused(name: str, device: torch.device) -> Callable[..., Any] | None:
+    return getattr(torch, f"_fused_{name}_", None) if device.type in ("cpu", "cuda") else None
 
 
 def foreach(name: str) -> Callable[..., Any]:

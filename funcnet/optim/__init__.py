@@ -70,10 +70,7 @@ from .base import GradientTransformationExtraArgs as GradientTransformationExtra
 from .base import OptState as OptState
 from .base import Params as Params
 from .base import TransformInit as TransformInit
-from .base import TransformInitFn as TransformInitFn
 from .base import TransformUpdate as TransformUpdate
-from .base import TransformUpdateExtraArgsFn as TransformUpdateExtraArgsFn
-from .base import TransformUpdateFn as TransformUpdateFn
 from .base import Updates as Updates
 from .base import advance as advance
 from .base import apply_updates as apply_updates
@@ -261,3 +258,7 @@ from .yogi import scale_by_yogi as scale_by_yogi
 from .yogi import yogi as yogi
 
 tree_map_params = tree.map_params
+
+# Optax's names of the two protocols.
+TransformInitFn = TransformInit
+TransformUpdateFn = TransformUpdateExtraArgsFn = TransformUpdate

@@ -37,10 +37,7 @@ __all__ = [
     "OptState",
     "Params",
     "TransformInit",
-    "TransformInitFn",
     "TransformUpdate",
-    "TransformUpdateExtraArgsFn",
-    "TransformUpdateFn",
     "Updates",
     "advance",
     "apply_updates",
@@ -74,11 +71,6 @@ class TransformUpdate(Protocol):
         `extra` holds what only some rules use (a loss value, a Hessian's diagonal): a chain hands it to all, and a
         rule takes what it knows and ignores the rest.
         """
-
-
-TransformInitFn = TransformInit
-TransformUpdateFn = TransformUpdate
-TransformUpdateExtraArgsFn = TransformUpdate
 
 
 class GradientTransformation(NamedTuple):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import _compat
 
-__all__ = ["Blocks"]
+__all__ = ["Blocks", "capacity"]
 
 # Elements. Arithmetic costs more than launching it above the first. A block of the second is 1 MB in float32 for each
 # operand of a rule; a GPU has other caches, and dearer launches.
@@ -24,20 +24,28 @@ _SMALL = {"cpu": 1 << 14, "cuda": 1 << 18}
 _BLOCK = {"cpu": 1 << 18, "cuda": 1 << 30}
 
 
+def capacity(leaf: Tensor) -> int:
+    """How many elements of leaves like this one are still in cache when the next operation reads them."""
+    return _BLOCK[_kind(leaf)]
+
+
+def _kind(leaf: Tensor) -> str:
+    return "cpu" if leaf.device.type == "cpu" else "cuda"
+
+
 class Blocks:
     """Which leaves of a list go together, and which are cut."""
 
     def __init__(self, leaves: Sequence[Tensor]) -> None:
         """Group the leaves, which have one dtype and device, by their sizes."""
-        kind = "cpu" if leaves[0].device.type == "cpu" else "cuda"
-        self._block = _BLOCK[kind]
+        small, self._block = _SMALL[_kind(leaves[0])], capacity(leaves[0])
         self._shapes = [leaf.shape for leaf in leaves]
         self._sizes = [leaf.numel() for leaf in leaves]
         self._groups: list[list[int]] = []
         together: list[int] = []
         room = -1
         for index, size in enumerate(self._sizes):
-            if size > _SMALL[kind]:
+            if size > small:
                 self._groups.append([index])
                 continue
             if size > room:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .. import _compat
+from .blocks import capacity
 from .giving import KINDS, taken
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ __all__ = ["adam", "add", "add_onto", "is_constant", "momentum", "number", "scal
 Leaves: TypeAlias = list[Tensor] | tuple[Tensor, ...]
 
 _FLOATS = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
-_PART = 1 << 18
 _dtype, _device, _requires_grad, _layout = map(attrgetter, ("dtype", "device", "requires_grad", "layout"))
 _is_contiguous = methodcaller("is_contiguous")
 
@@ -193,9 +193,9 @@ def _copies(leaves: list[Tensor]) -> Leaves:
 
 def _parts(leaves: list[Tensor]) -> Iterator[slice]:
     """Neighbours of few enough elements that a copy is still in cache when it is read again."""
-    start = size = 0
+    most, start, size = capacity(leaves[0]), 0, 0
     for end, leaf in enumerate(leaves):
-        if size and size + leaf.numel() > _PART:
+        if size and size + leaf.numel() > most:
             yield slice(start, end)
             start, size = end, 0
         size += leaf.numel()

@@ -85,10 +85,8 @@ def sgd(
             if isinstance(last, ScaleByScheduleState):
                 rate = value_at(learning_rate, last.count, "learning_rate")
                 after = ScaleByScheduleState(count=increment(last.count))
-            grads, weights = (
-                match(updates, sums, "updates", "state.trace"),
-                match(params, sums, "params", "state.trace"),
-            )
+            grads = match(updates, sums, "updates", "state.trace")
+            weights = match(params, sums, "params", "state.trace")
             old, treedef = flatten(sums)
             new = fast.momentum(grads, old, weights, cast(Scalar, rate), momentum, nesterov, donate)
             if new is not None:
