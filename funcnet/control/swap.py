@@ -85,6 +85,8 @@ class Swap(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Call with what stands in the place of the arguments."""
+        if func in _FACTS and id(args[0]) not in self.places:
+            return func(*args, **(kwargs or {}))  # no reading: a model asks for the shapes of tensors without values
         target = args[0] if args and _writes(getattr(func, "__name__", "")) else (kwargs or {}).get("out")
         if isinstance(target, Tensor):
             self._protect(target)
@@ -107,6 +109,10 @@ class Swap(TorchFunctionMode):
                 self.fork.stand_in(copy, target)
 
 
+_FACTS = {
+    *(getattr(Tensor, name).__get__ for name in ("shape", "ndim", "dtype", "device", "layout")),
+    *(getattr(Tensor, name) for name in ("size", "dim", "numel", "is_floating_point", "is_complex")),
+}
 _AUGMENTED = {f"__i{op}__" for op in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")}
 
 

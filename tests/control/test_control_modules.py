@@ -157,3 +157,24 @@ def test_threads():
     for i, expected in enumerate(want):
         for result in got[i]:
             close(result, expected)
+
+
+def test_a_model_adds_nothing_of_its_skeleton_to_a_graph():
+    """Its tensors hold no values; the compiler refuses them as operands of a loop."""
+    model = Model(nn.Linear, 3, 3)
+    params, state = model.init(KEY)
+    devices = []
+
+    def look(graph, examples):
+        for node in graph.graph.find_nodes(op="call_function", target=torch.ops.higher_order.scan):
+            devices.extend(leaf.meta["val"].device.type for leaf in tree.leaves(node.args[1:]))
+        return graph
+
+    def descend(params):
+        loss = lambda p: model(p, state, X[0]).square().sum()
+        return scan(lambda p, _: (tree.map(lambda a, b: a - 0.1 * b, p, grad(loss)(p)), loss(p)), params, length=5)
+
+    got = jit(descend, backend=look)(params)
+    close(got, descend(params))
+    assert devices
+    assert set(devices) == {"cpu"}
