@@ -45,7 +45,9 @@ def safe_norm(
     small = torch.linalg.norm(x, ord, axis, keepdim=True) <= min_norm
     length = torch.linalg.norm(torch.where(small, 1.0, x), ord, axis, keepdim=True)
     norm = torch.where(small, min_norm, length)
-    return norm if keepdims else norm.squeeze(tuple(range(x.ndim)) if axis is None else axis)
+    if keepdims:
+        return norm
+    return norm.reshape(()) if axis is None else norm.squeeze(axis)
 
 
 def safe_root_mean_squares(x: Tensor, min_rms: Scalar) -> Tensor:

@@ -171,7 +171,9 @@ def test_a_model_adds_nothing_of_its_skeleton_to_a_graph():
         return graph
 
     def descend(params):
-        loss = lambda p: model(p, state, X[0]).square().sum()
+        def loss(p):
+            return model(p, state, X[0]).square().sum()
+
         return scan(lambda p, _: (tree.map(lambda a, b: a - 0.1 * b, p, grad(loss)(p)), loss(p)), params, length=5)
 
     got = jit(descend, backend=look)(params)

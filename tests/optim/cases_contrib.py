@@ -32,7 +32,10 @@ class Contrib(Case):
 
 
 class Difference(Contrib):
-    """A rule that subtracts what may be nearly equal, parameters or 1 and b2: in float32 that costs two digits."""
+    """A rule that subtracts what may be nearly equal: in float32 that costs two digits.
+
+    Parameters, 1 and b2, or a gradient's step and the decay's.
+    """
 
     single = 1e-3
 
@@ -76,7 +79,7 @@ OPTIMIZERS = [
     Contrib("dog", {"learning_rate": 1.0, "init_step": ("distance", 0.1), "weight_decay": 0.1}),
     Contrib("dog", {"init_step": ("learning_rate", 0.1)}, COSINE, without={"convergence": FREE}),
     Contrib("dowg", {"learning_rate": 1.0}, drawn={"learning_rate": RATE}),
-    Contrib("dowg", {"learning_rate": 1.0, "init_estim_sq_dist": 0.1, "eps": 1e-3, "weight_decay": 0.1}),
+    Difference("dowg", {"learning_rate": 1.0, "init_estim_sq_dist": 0.1, "eps": 1e-3, "weight_decay": 0.1}),
     Contrib("galore", {"learning_rate": 0.1}, rtol=SINGULAR, without=BASES),
     Contrib(
         "galore",
@@ -146,7 +149,7 @@ OPTIMIZERS = [
         tuned=SMOOTH | {"muon_weight_dimension_numbers": None},
     ),
     Contrib("prodigy", {"learning_rate": 1.0}, tuned={"estim_lr0": 1e-2}, drawn={"learning_rate": RATE}),
-    Contrib(
+    Difference(
         "prodigy",
         {"learning_rate": 1.0, "betas": (0.8, 0.9), "beta3": 0.9, "estim_lr0": 1e-2, "weight_decay": 0.1},
         tuned={"learning_rate": 0.3},  # at a constant rate of 1 it circles as well

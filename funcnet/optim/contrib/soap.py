@@ -159,7 +159,7 @@ def _covariance(leaf: Tensor, axis: int) -> Tensor:
 
 def _eigenvectors(covariances: list[_Sides], bases: list[_Sides]) -> PyTree:
     """The eigenvectors, the largest eigenvalue first."""
-    return map(lambda c: torch.linalg.eigh(stop_gradient(c))[1].flip(-1), covariances)
+    return map(lambda c: torch.linalg.eigh(-stop_gradient(c))[1], covariances)
 
 
 def _kept(covariances: list[_Sides], bases: list[_Sides]) -> PyTree:
