@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch
 PYTEST := $(BIN)/python -m pytest -n 2
+BENCH ?= mlp cnn gpt-small lstm overhead overhead-gradient ensemble-64 per-example
 
-.PHONY: demo test test-all test-torch lint bench clean
+.PHONY: demo test test-all test-torch lint bench smoke clean
 
 demo: $(VENV)/.demo
 	$(BIN)/funcnet demo
@@ -25,8 +26,13 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Ten minutes on two cores; exit status 1 where a target is missed.
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/core.py
+	$(BIN)/funcnet bench $(BENCH) --targets --json build/bench.json --markdown build/bench.md --plot build/bench.png
+
+# Whether every way runs, and gives the losses of the others.
+smoke: $(VENV)/.dev
+	$(BIN)/funcnet bench mlp cnn overhead overhead-gradient per-example ensemble-4 --smoke
 
 clean:
 	rm -rf .venv .venv-torch-* build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

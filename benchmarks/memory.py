@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from funcnet import TrainState, jit, make_step, optim, random, remat, tree, value_and_grad
+from funcnet import TrainState, bench, jit, make_step, optim, random, remat, tree, value_and_grad
 from funcnet.model import Model
 
 DONATION = ("module, in place", "pure compiled, donated", "pure compiled", "pure eager")
@@ -213,7 +213,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     if args.what == "optim":
         Console(width=160).print(tabled(peaks, args.tree))
     if args.json:
-        report = {**update.environment(), "what": args.what, **options, "unit": "MiB", "results": results}
+        report = {**bench.environment(), "what": args.what, **options, "unit": "MiB", "results": results}
         args.json.write_text(json.dumps(report, indent=1) + "\n")
     return peaks
 

@@ -3,7 +3,7 @@
     python benchmarks/optim.py [--optimizers adam,sgd] [--trees resnet50,tiny] [--rounds 20] [--json OUT]
 
 A step makes new parameters and a new state from one gradient, as a training loop would. Times are medians of blocks of
-steps, all ways in turn; each ratio has the 10th and 90th percentile of those of single rounds. "Best" is the faster of
+steps, all ways in turn; each ratio has the 95 % confidence interval of the median over rounds. "Best" is the faster of
 torch's eager ways, foreach and fused; "donating" writes into the memory of the old values as they do. Peak memory is in
 `benchmarks/memory.py optim`.
 """
@@ -11,7 +11,6 @@ torch's eager ways, foreach and fused; "donating" writes into the memory of the 
 import argparse
 import importlib.util
 import json
-import platform
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -139,13 +138,6 @@ def ways(name: str, params: Any, grads: Any) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def environment() -> dict[str, Any]:
-    """What the figures hold for."""
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
-    machine = cpu.split(": ")[-1] or platform.machine()
-    return {"torch": torch.__version__, "python": platform.python_version(), "machine": machine}
-
-
 def measured(name: str, which: str, rounds: int) -> dict[str, Any]:
     """Milliseconds of every way, and the ratios that the project holds itself to."""
     params = TREES[which]()
@@ -174,7 +166,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(argv)
-    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads\n")
+    print(f"torch {torch.__version__}, {bench.environment()['machine']}, {torch.get_num_threads()} threads\n")
     results = [measured(o, t, args.rounds) for t in args.trees.split(",") for o in args.optimizers.split(",")]
     names = list(dict.fromkeys(way for result in results for way in result["ms"]))
     ratios = [name for name in results[0] if " / " in name]
@@ -185,7 +177,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         table.add_row(result["tree"], result["optimizer"], *times, *figures)
     Console(width=200).print(table)
     if args.json:
-        args.json.write_text(json.dumps({**environment(), "results": results}, indent=1) + "\n")
+        args.json.write_text(json.dumps({**bench.environment(), "results": results}, indent=1) + "\n")
     return results
 
 

@@ -1,4 +1,4 @@
-"""The command line: `funcnet demo`, `funcnet summary`, `funcnet check`."""
+"""The command line: `funcnet demo`, `funcnet summary`, `funcnet check`, `funcnet bench`."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
+from funcnet.bench import shell as bench
 from funcnet.counts import shell as summary
 from funcnet.testing import shell as check
 
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=lambda arguments: _demo(arguments.out, arguments.seed, arguments.eager))
     summary.add_parser(commands)
     check.add_parser(commands)
+    bench.add_parser(commands)
     return parser
 
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from funcnet import random
 from funcnet.model import Model
 
-__all__ = ["Input", "SpecError", "example", "load", "parse_input"]
+__all__ = ["Input", "SpecError", "example", "failing", "function", "load", "parse_input"]
 
 
 class SpecError(ValueError):
@@ -62,11 +62,8 @@ def load(text: str) -> Callable[[], nn.Module]:
         with _current_folder(), warnings.catch_warnings():
             # Two torchvision models announce that they will fill their weights otherwise some day.
             warnings.filterwarnings("ignore", "The default weight initialization", FutureWarning)
-            try:
+            with failing(text, "cannot be built"):
                 module = _build(target, args, kwargs)
-            except Exception as error:
-                reason = " ".join(str(error).split())
-                raise SpecError(f"{text!r} cannot be built: {type(error).__name__}: {reason}") from error
         if not isinstance(module, nn.Module):
             raise SpecError(
                 f"{text!r} gives a {type(module).__name__}, not an nn.Module. Name a module class, or a function that "
@@ -83,6 +80,37 @@ def load(text: str) -> Callable[[], nn.Module]:
             if not isinstance(error.__cause__, NotImplementedError | RuntimeError):
                 raise
     return factory
+
+
+def function(text: str) -> Callable[..., Any]:
+    """The function that a text names, as `package.module:function`; modules are looked for in the current folder too.
+
+    Raises:
+        SpecError: nothing can be imported by this name, or it is no function.
+
+    >>> function("torch:tanh")(torch.zeros(()))
+    tensor(0.)
+    """
+    package, colon, attribute = text.partition(":")
+    if not (colon and package and attribute):
+        raise SpecError(f"{text!r} names no function. Write package.module:function.")
+    with _current_folder():
+        found = _find(text, package, attribute)
+    if not callable(found):
+        raise SpecError(f"{text!r} is a {type(found).__name__}, not a function.")
+    return cast(Callable[..., Any], found)
+
+
+@contextmanager
+def failing(text: str, how: str) -> Iterator[None]:
+    """A context whose errors become those of a text, in one line: what it names `how`, and why."""
+    try:
+        yield
+    except SpecError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        reason = " ".join(str(error).split())
+        raise SpecError(f"{text!r} {how}: {type(error).__name__}: {reason}") from error
 
 
 def parse_input(text: str) -> Input:
@@ -165,11 +193,8 @@ def _torchvision(text: str, name: str) -> Any:
 
 
 def _find(text: str, package: str, attribute: str) -> Any:
-    try:
+    with failing(text, f"names nothing: {package} cannot be imported"):
         found = importlib.import_module(package)
-    except Exception as error:  # the file itself may raise anything
-        reason = " ".join(str(error).split())
-        raise SpecError(f"{text!r}: {package} cannot be imported: {type(error).__name__}: {reason}") from error
     path = package
     for part in attribute.split("."):
         if not hasattr(found, part):

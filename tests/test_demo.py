@@ -122,7 +122,7 @@ def test_when_compiling_has_paid():
     assert steps_to_pay(1.0, 0.003, 0.001) == 500
     assert steps_to_pay(1.0, 0.001, 0.002) is None
     seconds = {MODULE: 0.001, EAGER: 0.004, COMPILED: 0.002}
-    timings = {way: bench.Timing(s, s, s, (s,)) for way, s in seconds.items()}
+    timings = {way: bench.Timing(s, s, s, (s,), s) for way, s in seconds.items()}
     text = io.StringIO()
     Console(file=text, width=80).print(table([Speed("MLP", timings, 3.0)]))
     rows = {way: line for line in text.getvalue().splitlines() for way in seconds if way in line}

@@ -1,6 +1,7 @@
 """Tracing a function into a graph, and compiling the graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -103,6 +104,15 @@ def compile_graph(
         patches = list_mode_options(mode) if mode else None
         compiled = compile_fx.compile_fx(graph, examples, inner_compile=inner, config_patches=patches)
     return cast(Callable[..., Any], compiled)
+
+
+@contextmanager
+def empty_compiler_cache() -> Iterator[None]:
+    """A context in which Inductor's caches are empty at first, and its own. Checked on 2.11.0 and 2.15.0."""
+    from torch._inductor.utils import fresh_cache  # seconds of import
+
+    with fresh_cache():
+        yield
 
 
 def cpp_compiler_problem() -> str | None:

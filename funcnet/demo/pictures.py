@@ -41,7 +41,7 @@ def draw_curves(results: list[Trained], path: Path) -> None:
 
 
 def draw_speed(speeds: list[Speed], path: Path) -> None:
-    """A bar for each model and way, with the 10th and 90th percentile of its steps."""
+    """A bar for each model and way, with the quartiles of its steps."""
     figure = _figure(7.5, 4.2)
     axes = figure.subplots()
     ways = list(speeds[0].timings)
@@ -59,9 +59,7 @@ def draw_speed(speeds: list[Speed], path: Path) -> None:
             text = f"{1e3 * timing.median:.2f}"
             axes.annotate(text, (place, 1e3 * timing.high), (0, 4), textcoords="offset points", ha="center", fontsize=9)
     axes.set_xticks(range(len(speeds)), [speed.name for speed in speeds])
-    axes.set(
-        title=f"One training step on a batch of {BATCH_SIZE} digits", ylabel="time (ms); bars: 10th to 90th percentile"
-    )
+    axes.set(title=f"One training step on a batch of {BATCH_SIZE} digits", ylabel="time (ms); bars: the quartiles")
     axes.margins(y=0.12)
     axes.legend(frameon=False, loc="upper left")
     _tidy(axes)

@@ -98,7 +98,7 @@ def table(speeds: list[Speed]) -> Table:
     shown = Table(title=title, box=SIMPLE_HEAD, padding=(0, 0, 0, 1))
     shown.add_column("model")
     shown.add_column("way", no_wrap=True)
-    for heading in ("median\nms", "10th - 90th\npercentile", "compile\ns", "compiling\npays after"):
+    for heading in ("median\nms", "quartiles\n", "compile\ns", "compiling\npays after"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for speed in speeds:
         for way, timing in speed.timings.items():

@@ -202,7 +202,7 @@ OPTIMIZERS = [
 ]
 
 LINKS = [
-    Case("ema", {"decay": 0.9}),
+    Cancelling("ema", {"decay": 0.9}),  # a mean that crosses zero
     Case("ema", {"decay": 0.5, "debias": False, "accumulator_dtype": None}),
     Case("scale_by_belief"),
     Case("scale_by_adadelta", {"rho": 0.5, "eps": 1e-3}),

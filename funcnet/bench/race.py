@@ -1,0 +1,151 @@
+"""A race: every way of a subject, started, compared with the others, timed in turns, and weighed."""
+
+import gc
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.benchmark import timer
+
+from funcnet import _compat, tree
+from funcnet.bench.memory import peak_of
+from funcnet.bench.result import Cell, Result
+from funcnet.bench.subject import Running, Subject, Way
+from funcnet.bench.timing import compare
+
+__all__ = ["race"]
+
+_WARMUP = 10  # steps, whose results are compared as well
+
+
+def race(
+    subject: Subject,
+    *,
+    rounds: int = 15,
+    seconds: float = 0.15,
+    cold: bool = True,
+    told: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """Measure every way of a subject in one run.
+
+    Args:
+        subject: the work and its ways. What fails is left out, with the reason in its cell.
+        rounds: how many rounds; 0 compares what the ways return and times nothing.
+        seconds: about how long a way runs in a round.
+        cold: whether compiled ways are started twice, with empty caches first, to measure what compiling costs.
+        told: is called with what is done next.
+    """
+    cells, running = {}, {}
+    results: dict[str, list[Any]] = {}
+    for name, way in subject.ways.items():
+        told(f"{subject.name}: {name} starts")
+        cell = cells[name] = Cell(way.compiled, absent=way.absent)
+        if way.absent is None:
+            try:
+                running[name] = _started(way, cell, cold and way.compiled)
+                results[name] = _warmed(running[name], cell)
+            except Exception as error:  # whatever the way raises belongs in its cell
+                _drop(name, error, cells, running)
+    _agree(subject, results, cells)
+    for name in [name for name in running if cells[name].failure]:
+        del running[name]
+    if rounds:
+        told(f"{subject.name}: rounds")
+        _timed(running, cells, rounds, seconds)
+    for name, one in list(running.items()) if rounds else ():
+        try:
+            taken = peak_of(one.step, subject.device)
+            cells[name].peak = None if taken is None else taken + one.held()
+        except Exception as error:
+            _drop(name, error, cells, running)
+    flops = subject.flops() if subject.flops is not None and rounds else None
+    settings, reference = dict(subject.settings), list(subject.reference)
+    return Result(subject.name, subject.size, subject.unit, settings, reference, cells, flops)
+
+
+def _started(way: Way, cell: Cell, cold: bool) -> Running:
+    """The way after its first step."""
+    if not cold:
+        running = way.make()
+        cell.cached = _seconds(running.step)
+        return running
+    with _compat.empty_compiler_cache():
+        cell.cold = _seconds(way.make().step)
+        gc.collect()
+        torch.compiler.reset()
+        running = way.make()
+        cell.cached = _seconds(running.step)
+    return running
+
+
+def _warmed(running: Running, cell: Cell) -> list[Any]:
+    """What the next steps return."""
+    results = []
+    for _ in range(_WARMUP):
+        start = timer()
+        result = running.step()
+        cell.warmup.append(timer() - start)
+        results.append(np.concatenate([_numbers(leaf) for leaf in tree.leaves(result)]))
+    return results
+
+
+def _numbers(leaf: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Some ten thousand numbers of a tensor or an array of any library."""
+    values = (leaf.detach().float().cpu() if isinstance(leaf, Tensor) else np.asarray(leaf)).reshape(-1)
+    return np.asarray(values[:: max(values.shape[0] // 10_000, 1)], dtype=np.float64)
+
+
+def _agree(subject: Subject, results: dict[str, list[Any]], cells: dict[str, Cell]) -> None:
+    """Fail every way whose results are not those of the first."""
+    if not results:
+        return
+    first, *others = results
+    for name in others:
+        for step, (mine, theirs) in enumerate(zip(results[name], results[first], strict=True), start=2):
+            apart = np.abs(mine - theirs) if mine.shape == theirs.shape else np.array([math.inf])
+            if not apart.max() <= subject.rtol * np.abs(theirs).max():
+                i = int(apart.argmax())
+                cells[name].failure = f"returns {mine[i]:.7g} at step {step}, where {first} returns {theirs[i]:.7g}"
+                break
+
+
+def _timed(running: dict[str, Running], cells: dict[str, Cell], rounds: int, seconds: float) -> None:
+    blocks = {name: max(min(int(seconds / min(cells[name].warmup)), 1000), 1) for name in running}
+    failed: list[str] = []
+
+    def named(name: str, step: Callable[[], Any]) -> Callable[[], Any]:
+        def call() -> Any:
+            try:
+                return step()
+            except Exception:
+                failed.append(name)
+                raise
+
+        return call
+
+    while running:
+        try:
+            timings = compare({n: named(n, r.step) for n, r in running.items()}, rounds=rounds, block=blocks)
+        except Exception as error:  # one that ran ten times and then did not: the others go on
+            if not failed:
+                raise
+            _drop(failed.pop(), error, cells, running)
+            continue
+        for name, timing in timings.items():
+            cells[name].timing = timing
+        return
+
+
+def _drop(name: str, error: Exception, cells: dict[str, Cell], running: dict[str, Running]) -> None:
+    running.pop(name, None)
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    cells[name].failure = f"{type(error).__name__}: {lines[0] if lines else 'without a word'}"[:300]
+
+
+def _seconds(step: Callable[[], Any]) -> float:
+    start = timer()
+    step()
+    return timer() - start

@@ -1,0 +1,61 @@
+"""What every way of a workload starts from: the same weights and the same batch."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from funcnet import random, tree
+from funcnet.bench.workloads import Workload
+from funcnet.model import Model, Params, State
+
+__all__ = ["LEARNING_RATE", "Job"]
+
+LEARNING_RATE = 1e-4  # small, so that no loss reaches zero, where denormals slow every way at random
+
+
+@dataclass(frozen=True)
+class Job:
+    """A workload on a device."""
+
+    workload: Workload
+    device: torch.device
+    autocast: torch.dtype | None = None
+
+    @cached_property
+    def model(self) -> Model:
+        """The pure model."""
+        return Model(self.workload.module)
+
+    @cached_property
+    def _tensors(self) -> tuple[Params, State]:
+        params, state = self.model.init(random.key(0))
+        return tree.map(self._placed, params), tree.map(self._placed, state)
+
+    @cached_property
+    def batch(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The inputs and the target."""
+        batch: tuple[tuple[Tensor, ...], Tensor] = tree.map(self._placed, self.workload.batch(random.key(1)))
+        return batch
+
+    def start(self) -> tuple[Params, State]:
+        """Copies of the weights that every way starts from."""
+        params, state = self._tensors
+        return tree.map(torch.clone, params), tree.map(torch.clone, state)
+
+    def casts(self) -> AbstractContextManager[Any]:
+        """The context that a forward pass runs in."""
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+
+    def loss(self, run: Callable[..., Any]) -> Tensor:
+        """The loss of a module's call, with whatever it returns in float32."""
+        inputs, target = self.batch
+        with self.casts():
+            return self.workload.loss(run(*inputs), target)
+
+    def _placed(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device)

@@ -1,0 +1,38 @@
+"""TorchOpt's functional optimizer around torch.func.functional_call."""
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch.func import functional_call
+
+from funcnet.bench.subject import Running, Way, bytes_of
+from funcnet.bench.ways.job import LEARNING_RATE, Job
+
+__all__ = ["training"]
+
+
+def training(job: Job) -> dict[str, Way]:
+    """Eager."""
+    absent = None if find_spec("torchopt") else "TorchOpt is not installed: pip install torchopt"
+    return {"TorchOpt": Way(lambda: _trained(job), absent=absent)}
+
+
+def _trained(job: Job) -> Running:
+    import torchopt
+
+    params, buffers = job.start()
+    module = job.model.bind(params, buffers).train()
+    optimizer: Any = torchopt.adam(LEARNING_RATE)
+    params = {name: p.requires_grad_() for name, p in params.items()}
+    state = optimizer.init(params)
+
+    def step() -> Any:
+        nonlocal params, state
+        loss = job.loss(lambda *inputs: functional_call(module, {**params, **buffers}, inputs))
+        grads = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
+        updates, state = optimizer.update(grads, state, inplace=True)
+        params = torchopt.apply_updates(params, updates, inplace=True)
+        return loss
+
+    return Running(step, lambda: bytes_of(params, buffers, list(torch.utils._pytree.tree_leaves(state))))

@@ -1,0 +1,149 @@
+"""A race on ways whose faults are known: what fails is told in its cell, and the others go on."""
+
+import sys
+
+import pytest
+import torch
+
+from funcnet import bench, random
+from funcnet.bench.race import race
+from funcnet.bench.result import Cell, Report, ReportError, Result
+from funcnet.bench.subject import Running, Subject, Way, bytes_of
+
+X = random.normal(random.key(0), (300,))
+
+
+def way(function, **options):
+    return Way(lambda: Running(function, lambda: bytes_of(X)), **options)
+
+
+def broken():
+    raise RuntimeError("no such kernel\nand more")
+
+
+def after(calls):
+    """A step that breaks after so many calls."""
+    left = [calls]
+
+    def step():
+        left[0] -= 1
+        if left[0] < 0:
+            raise MemoryError("all gone")
+        return X
+
+    return step
+
+
+def test_ways_that_fail_differ_or_are_absent_have_their_reason_in_the_cell():
+    ways = {
+        "plain": way(lambda: X),
+        "off": way(lambda: X * 1.01),
+        "nan": way(lambda: X * float("nan")),
+        "shorter": way(lambda: X[:2]),
+        "broken": way(broken),
+        "late": way(after(20)),
+        "absent": way(broken, absent="needs a GPU"),
+        "near": way(lambda: {"a": X[:100] * (1 + 1e-6), "b": X[100:]}),
+    }
+    told = []
+    result = race(Subject("s", ways, ("plain",)), rounds=3, seconds=0.001, told=told.append)
+    failures = {name: cell.failure for name, cell in result.cells.items() if cell.failure}
+    assert set(failures) == {"off", "nan", "shorter", "broken", "late"}
+    assert failures["broken"] == "RuntimeError: no such kernel"
+    assert failures["late"] == "MemoryError: all gone"
+    assert failures["off"].startswith("returns ")
+    assert "at step 2, where plain returns" in failures["off"]
+    assert result.cells["absent"].absent == "needs a GPU"
+    assert sorted(result.ran()) == ["near", "plain"]
+    assert result.over("plain", "plain").value == 1.0
+    assert result.over("broken", "plain") is None
+    assert told[0] == "s: plain starts"
+    report = Report(bench.environment(), bench.Limits(1.0, 1.0), [result])
+    assert len(report.failures) == 5
+    assert report.absences == ["s, absent: needs a GPU"]
+
+
+def test_without_rounds_ways_are_compared_and_not_timed():
+    result = race(Subject("s", {"one": way(lambda: X), "two": way(lambda: X * 2)}, ("one",)), rounds=0)
+    assert result.ran() == []
+    assert result.cells["one"].failure is None
+    assert "where one returns" in result.cells["two"].failure
+
+
+def test_a_compiled_way_is_started_twice_with_empty_caches_first():
+    starts = []
+
+    def make():
+        starts.append(1)
+        return Running(lambda: X, lambda: 0)
+
+    result = race(Subject("s", {"one": Way(make, compiled=True)}, ()), rounds=1, seconds=0.001)
+    assert len(starts) == 2
+    cell = result.cells["one"]
+    assert cell.cold > 0
+    assert cell.cached > 0
+    assert len(cell.warmup) == 10
+    assert cell.compile_seconds <= cell.cold
+    race(Subject("s", {"one": Way(make, compiled=True)}, ()), rounds=1, seconds=0.001, cold=False)
+    assert len(starts) == 3
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process its peak")
+def test_the_peak_is_what_is_held_and_what_a_step_takes():
+    held = torch.ones(1 << 22)  # 16 MiB
+
+    def large():
+        return (held + 1).square().sum()  # 32 MiB more
+
+    ways = {"large": Way(lambda: Running(large, lambda: bytes_of(held)))}
+    peak = race(Subject("s", ways, ()), rounds=1, seconds=0.001).cells["large"].peak
+    assert 47 < peak / 2**20 < 56
+
+
+def test_a_report_comes_back_as_it_was_written(tmp_path):
+    result = race(
+        Subject("s", {"one": way(lambda: X), "two": way(broken)}, ("one",), 4, "image", {"batch": 4}, lambda: 12),
+        rounds=2,
+        seconds=0.001,
+    )
+    report = Report(bench.environment(), bench.Limits(2.0, 3.0), [result])
+    path = tmp_path / "deep" / "report.json"
+    report.save(path)
+    assert [found.name for found in path.parent.iterdir()] == ["report.json"]
+    again = Report.load(path)
+    assert again == report
+    assert again.results[0].cells["one"].timing.over(result.cells["one"].timing).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot read .*: No such file"),
+        ("{", "holds no report of `funcnet bench --json`"),
+        ("[]", "holds no report"),
+        ('{"environment": {}, "limits": {"flops": 1}, "results": []}', "holds no report"),
+    ],
+)
+def test_what_is_no_report(text, message, tmp_path):
+    path = tmp_path / "report.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ReportError, match=message):
+        Report.load(path)
+
+
+def timed(**seconds):
+    """A result whose ways took so long in both of two rounds."""
+    cells = {
+        name: Cell(timing=bench.Timing(s, s, s, (s, s), s), peak=int(s), cold=s, compiled=True)
+        for name, s in seconds.items()
+    }
+    return Result("s", 1, "step", {}, ["a"], cells)
+
+
+def test_the_fastest_of_several_is_what_a_way_is_set_against():
+    result = timed(a=4.0, b=2.0, c=3.0)
+    assert result.ran() == ["b", "c", "a"]
+    assert result.over("c", "a", "b").value == 1.5
+    assert result.over("c", "a").value == 0.75
+    assert result.over("c", "nothing") is None
