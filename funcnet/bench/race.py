@@ -99,10 +99,8 @@ def _numbers(leaf: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _agree(subject: Subject, results: dict[str, list[Any]], cells: dict[str, Cell]) -> None:
-    """Fail every way whose results are not those of the first."""
-    if not results:
-        return
-    first, *others = results
+    """Fail every way whose results are not those of the first that should agree."""
+    first, *others = [name for name in results if subject.ways[name].agrees] or [""]
     for name in others:
         for step, (mine, theirs) in enumerate(zip(results[name], results[first], strict=True), start=2):
             apart = np.abs(mine - theirs) if mine.shape == theirs.shape else np.array([math.inf])

@@ -29,6 +29,8 @@ class Way:
     """Start from the beginning: every call makes the same, so that ways can be compared step by step."""
     compiled: bool = False
     """Whether the first step compiles."""
+    agrees: bool = True
+    """Whether it must return what the others do, but for rounding."""
     absent: str | None = None
     """Why it cannot be run on this machine, if so."""
 

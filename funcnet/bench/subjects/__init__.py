@@ -10,7 +10,7 @@ from funcnet import specs
 from funcnet.bench import ways
 from funcnet.bench.own import own_step
 from funcnet.bench.subject import Subject
-from funcnet.bench.subjects import ensembles, overhead
+from funcnet.bench.subjects import ensembles, functions, overhead
 from funcnet.bench.workloads import WORKLOADS, Workload
 
 __all__ = ["SUBJECTS", "subject"]
@@ -32,6 +32,7 @@ SUBJECTS: Mapping[str, Maker] = {
     **{f"{name}-inference": partial(_workload, ways.inference, name) for name in WORKLOADS},
     **overhead.SUBJECTS,
     **ensembles.SUBJECTS,
+    **functions.SUBJECTS,
 }
 """By name: from a device and the dtype of autocast to the subject."""
 

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from funcnet import optim, random, tree
 from funcnet.bench.subject import Running, Subject, Way, bytes_of
+from funcnet.bench.ways.in_jax import missing
 from funcnet.jit import jit
 from funcnet.model import Model
 from funcnet.transforms import grad, per_example_grad, value_and_grad, vmap
@@ -116,10 +116,9 @@ def _per_example(device: torch.device, _: torch.dtype | None) -> Subject:
 
         return Running(run, lambda: bytes_of(params))
 
-    absent = None if find_spec("opacus") else "Opacus is not installed: pip install 'funcnet[oracle]'"
     ways = {
         "loop": Way(loop),
-        "Opacus": Way(opacus, absent=absent),
+        "Opacus": Way(opacus, absent=missing("opacus")),
         "per_example_grad": Way(lambda: ours(False)),
         "per_example_grad, compiled": Way(lambda: ours(True), compiled=True),
     }

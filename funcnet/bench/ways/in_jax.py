@@ -12,7 +12,7 @@ from funcnet.bench.subject import Running, Way, bytes_of
 from funcnet.bench.ways.job import LEARNING_RATE, Job
 from funcnet.bench.workloads import in_jax
 
-__all__ = ["inference", "training"]
+__all__ = ["finished", "inference", "missing", "training"]
 
 
 def training(job: Job) -> dict[str, Way]:
@@ -28,8 +28,13 @@ def inference(job: Job) -> dict[str, Way]:
 def _absent(job: Job) -> str | None:
     if job.workload.jax is None:
         return "this workload is not written in jax"
-    missing = [name for name in ("jax", "optax") if find_spec(name) is None]
-    return f"{missing[0]} is not installed: pip install 'funcnet[oracle]'" if missing else None
+    return missing("jax", "optax")
+
+
+def missing(*packages: str) -> str | None:
+    """Why a way that needs packages cannot be run, if so."""
+    lacking = [name for name in packages if find_spec(name) is None]
+    return f"{lacking[0]} is not installed: pip install 'funcnet[oracle]'" if lacking else None
 
 
 def _trained(job: Job) -> Running:
@@ -55,7 +60,7 @@ def _trained(job: Job) -> Running:
         nonlocal held
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Some donated buffers were not usable")
-            *new, value = _finished(compiled(*held))
+            *new, value = finished(compiled(*held))
         held = tuple(new)
         return value
 
@@ -72,12 +77,12 @@ def _run(job: Job) -> Running:
 
     compiled = jax.jit(run)
     return Running(
-        lambda: _finished(compiled(params, state, inputs)),
+        lambda: finished(compiled(params, state, inputs)),
         lambda: bytes_of(jax.tree.leaves((params, state))),
     )
 
 
-def _finished(arrays: Any) -> Any:
+def finished(arrays: Any) -> Any:
     """The arrays when they are there: jax returns before."""
     import jax
 

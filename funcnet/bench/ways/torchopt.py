@@ -1,12 +1,12 @@
 """TorchOpt's functional optimizer around torch.func.functional_call."""
 
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch.func import functional_call
 
 from funcnet.bench.subject import Running, Way, bytes_of
+from funcnet.bench.ways.in_jax import missing
 from funcnet.bench.ways.job import LEARNING_RATE, Job
 
 __all__ = ["training"]
@@ -14,8 +14,7 @@ __all__ = ["training"]
 
 def training(job: Job) -> dict[str, Way]:
     """Eager."""
-    absent = None if find_spec("torchopt") else "TorchOpt is not installed: pip install torchopt"
-    return {"TorchOpt": Way(lambda: _trained(job), absent=absent)}
+    return {"TorchOpt": Way(lambda: _trained(job), absent=missing("torchopt"))}
 
 
 def _trained(job: Job) -> Running:
