@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -89,7 +90,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _raced(subjects: Iterable[Subject], arguments: argparse.Namespace) -> Iterable[Result]:
-    with Console(stderr=True).status("") as status:
+    with Console(stderr=True).status("") as status, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".torch.jit.script", FutureWarning)  # torch's own, under forward mode
         for one in subjects:
             rounds = 0 if arguments.smoke else arguments.rounds
             cold = not (arguments.warm or arguments.smoke)

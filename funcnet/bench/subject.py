@@ -47,8 +47,8 @@ class Subject:
     """How many units a step works on."""
     unit: str = "step"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    flops: Callable[[], int] | None = None
-    """Counts the FLOPs of a step, done in the plainest way."""
+    flops: int | None = None
+    """The FLOPs of a step, done in the plainest way."""
     rtol: float = 2e-3
     """How far ways may differ after some steps of their own, relative to what they return: rounding, amplified."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
