@@ -154,7 +154,7 @@ def test_the_fastest_of_several_is_what_a_way_is_set_against():
 def test_a_workload_that_does_not_fit_is_not_begun(monkeypatch):
     monkeypatch.setattr(ways, "free", lambda device: 10 << 20)
     cells = race(ways.training(WORKLOADS["mlp"]("cpu"), torch.device("cpu")), rounds=0).cells  # 17 MiB of parameters
-    assert {cell.absent for cell in cells.values()} == {"needs about 17.5 MB of memory, and 10.5 MB are free"}
+    assert {cell.absent for cell in cells.values()} == {"needs about 17.3 MB of memory, and 10.5 MB are free"}
     monkeypatch.setattr(ways, "free", lambda device: 1 << 30)
     fitting = ways.training(WORKLOADS["mlp"]("cpu"), torch.device("cpu"))
     assert fitting.ways["module"].absent is None
