@@ -105,8 +105,30 @@ def perceptron(*widths: int) -> int:
     return sum(counts.linear(*pair) for pair in pairwise(widths))
 
 
+def transformer(layers: int, width: int) -> int:
+    """Blocks of two LayerNorms, four attention matrices and a perceptron, and a last LayerNorm."""
+    block = 2 * counts.layer_norm(width) + counts.multihead_attention(width, 1) + perceptron(width, 4 * width, width)
+    return layers * block + counts.layer_norm(width)
+
+
+def gpt(layers: int, width: int, context: int, vocabulary: int) -> int:
+    return counts.embedding(vocabulary, width) + counts.embedding(context, width) + transformer(layers, width)
+
+
 FORMULAS = {
     "mlp": perceptron(784, 512, 256, 10),
+    "cnn": counts.conv2d(3, 32, 3, bias=False)
+    + counts.conv2d(32, 64, 3, bias=False)
+    + counts.batch_norm(32)
+    + counts.batch_norm(64)
+    + counts.linear(8 * 8 * 64, 10),
+    # With a thousand classes they have 11,689,512 and 25,557,032, as torchvision's documentation says.
+    "resnet18": 11_689_512 - counts.linear(512, 1000) + counts.linear(512, 10),
+    "resnet50": 25_557_032 - counts.linear(2048, 1000) + counts.linear(2048, 10),
+    "vit-tiny": counts.conv2d(3, 192, 8) + 192 + (1 + 8 * 8) * 192 + transformer(12, 192) + counts.linear(192, 10),
+    "gpt-small": gpt(4, 128, 128, 512),
+    "gpt": gpt(12, 768, 1024, 50304),
+    "lstm": counts.embedding(512, 128) + counts.lstm(128, 128, 2) + counts.linear(128, 512),
     "dlrm": 8 * counts.embedding(10_000, 16) + perceptron(13, 64, 16) + perceptron(16 + 9 * 8 // 2, 64, 32, 1),
 }
 
@@ -116,6 +138,10 @@ def test_parameters_are_as_many_as_their_formulas_say(name: str) -> None:
     with torch.device("meta"):
         module = WORKLOADS[name]("cpu").module()
     assert sum(value.numel() for value in module.parameters()) == FORMULAS[name]
+
+
+def test_gpt_has_124_million_parameters() -> None:
+    assert FORMULAS["gpt"] == 124_475_904
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

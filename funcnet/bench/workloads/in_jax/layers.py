@@ -6,9 +6,24 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
-__all__ = ["Arrays", "Net", "bce_with_logits", "cross_entropy", "laid_out", "linear", "prepared"]
+__all__ = [
+    "Arrays",
+    "Given",
+    "Net",
+    "attention",
+    "batch_norm",
+    "bce_with_logits",
+    "conv",
+    "cross_entropy",
+    "gelu",
+    "laid_out",
+    "layer_norm",
+    "linear",
+    "moved",
+    "prepared",
+]
 
 Arrays: TypeAlias = dict[str, Array]
 Given: TypeAlias = Mapping[str, "np.ndarray[Any, Any]"]
@@ -59,6 +74,59 @@ def prepared(keep: Collection[str] = ()) -> Callable[[Given, Given, tuple[Any, .
 def linear(params: Arrays, name: str, x: Array) -> Array:
     """`(..., in)` to `(..., out)`."""
     return x @ params[f"{name}.weight"] + params[f"{name}.bias"]
+
+
+def conv(params: Arrays, name: str, x: Array, *, stride: int = 1, padding: int = 0) -> Array:
+    """A convolution without bias, NHWC."""
+    kernel = params[f"{name}.weight"]
+    if kernel.shape[:2] == (1, 1) and stride == 1:  # a matrix product, a quarter faster on a CPU
+        return x @ kernel[0, 0]
+    sides = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def batch_norm(params: Arrays, state: Arrays, after: Arrays, name: str, x: Array, train: bool) -> Array:
+    """BatchNorm over all axes but the last; in training, torch's new statistics go to `after`."""
+    mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+    if train:
+        old, count = (mean, variance), x.size // x.shape[-1]
+        wide = x.astype(jnp.float32)
+        mean = wide.mean((0, 1, 2))
+        variance = jnp.square(wide).mean((0, 1, 2)) - jnp.square(mean)  # in one pass over x
+        after[f"{name}.running_mean"] = (0.9 * old[0] + 0.1 * mean).astype(old[0].dtype)
+        after[f"{name}.running_var"] = (0.9 * old[1] + 0.1 * count / (count - 1) * variance).astype(old[1].dtype)
+        after[f"{name}.num_batches_tracked"] = state[f"{name}.num_batches_tracked"] + 1
+    scale = lax.rsqrt(variance + 1e-5) * params[f"{name}.weight"]
+    return ((x - mean) * scale + params[f"{name}.bias"]).astype(x.dtype)
+
+
+def layer_norm(params: Arrays, name: str, x: Array, epsilon: float = 1e-5) -> Array:
+    """LayerNorm over the last axis, in float32."""
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(-1, keepdims=True)
+    variance = jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean)  # in one pass over x
+    wide = (wide - mean) * lax.rsqrt(variance + epsilon)
+    return (wide * params[f"{name}.weight"] + params[f"{name}.bias"]).astype(x.dtype)
+
+
+def attention(qkv: Array, heads: int, *, causal: bool) -> Array:
+    """Attention of `(batch, length, 3 * width)`, queries, keys and values side by side, to `(batch, length, width)`."""
+    batch, length, _ = qkv.shape
+    q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, heads, -1), 2, 0)
+    if jax.default_backend() == "gpu" and qkv.dtype in (jnp.bfloat16, jnp.float16):
+        mixed = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
+    else:  # a third faster on a CPU than what dot_product_attention does there
+        q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
+        scores = (q @ k.swapaxes(-1, -2)).astype(jnp.float32) * q.shape[-1] ** -0.5
+        if causal:
+            scores = jnp.where(np.tril(np.ones((length, length), bool)), scores, -jnp.inf)
+        mixed = (jax.nn.softmax(scores, -1).astype(v.dtype) @ v).swapaxes(1, 2)
+    return mixed.reshape(batch, length, -1)
+
+
+def gelu(x: Array) -> Array:
+    """The exact GELU; jax.nn's, through erfc, takes a third longer on a CPU."""
+    return 0.5 * x * (1 + lax.erf(x * np.float32(0.5**0.5)))
 
 
 def cross_entropy(output: Array, target: Array) -> Array:
