@@ -18,7 +18,7 @@ from funcnet.bench.environment import environment
 from funcnet.bench.limits import limits
 from funcnet.bench.race import race
 from funcnet.bench.result import Report, ReportError, Result
-from funcnet.bench.subject import Subject
+from funcnet.bench.subject import Setting, Subject
 
 __all__ = ["add_parser"]
 
@@ -70,8 +70,9 @@ def _run(arguments: argparse.Namespace) -> int:
     autocast = _DTYPES.get(arguments.autocast)
     try:
         device = _device(arguments.device)
+        setting = Setting(device, autocast, arguments.smoke)
         older = Report.load(arguments.compare) if arguments.compare else None
-        chosen = [_chosen(subject(name, device, autocast), arguments.ways) for name in arguments.what or _USUAL]
+        chosen = [_chosen(subject(name, setting), arguments.ways) for name in arguments.what or _USUAL]
     except (specs.SpecError, ReportError) as error:
         return _stop(str(error))
     console = Console(width=None if sys.stdout.isatty() else 160)

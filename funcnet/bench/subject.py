@@ -9,7 +9,17 @@ from torch import Tensor
 
 from funcnet import tree
 
-__all__ = ["Running", "Subject", "Way", "bytes_of"]
+__all__ = ["Running", "Setting", "Subject", "Way", "bytes_of"]
+
+
+class Setting(NamedTuple):
+    """Where and how work is done."""
+
+    device: torch.device
+    autocast: torch.dtype | None = None
+    """The dtype of matrix products, if they are cast."""
+    smoke: bool = False
+    """Whether the smallest sizes do, since only the results count."""
 
 
 class Running(NamedTuple):

@@ -9,7 +9,7 @@ from funcnet import bench, random
 from funcnet.bench import ways
 from funcnet.bench.race import race
 from funcnet.bench.result import Cell, Report, ReportError, Result
-from funcnet.bench.subject import Running, Subject, Way, bytes_of
+from funcnet.bench.subject import Running, Setting, Subject, Way, bytes_of
 from funcnet.bench.workloads import WORKLOADS
 
 X = random.normal(random.key(0), (300,))
@@ -153,9 +153,9 @@ def test_the_fastest_of_several_is_what_a_way_is_set_against():
 
 def test_a_workload_that_does_not_fit_is_not_begun(monkeypatch):
     monkeypatch.setattr(ways, "free", lambda device: 10 << 20)
-    cells = race(ways.training(WORKLOADS["mlp"]("cpu"), torch.device("cpu")), rounds=0).cells  # 17 MiB of parameters
+    cells = race(ways.training(WORKLOADS["mlp"]("cpu"), Setting(torch.device("cpu"))), rounds=0).cells
     assert {cell.absent for cell in cells.values()} == {"needs about 17.3 MB of memory, and 10.5 MB are free"}
     monkeypatch.setattr(ways, "free", lambda device: 1 << 30)
-    fitting = ways.training(WORKLOADS["mlp"]("cpu"), torch.device("cpu"))
+    fitting = ways.training(WORKLOADS["mlp"]("cpu"), Setting(torch.device("cpu")))
     assert fitting.ways["module"].absent is None
     assert fitting.flops == 3 * 2 * 64 * (784 * 512 + 512 * 256 + 256 * 10) - 2 * 64 * 784 * 512

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-import torch
-
 from funcnet import counts
 from funcnet.bench.memory import free
-from funcnet.bench.subject import Subject, Way
+from funcnet.bench.subject import Setting, Subject, Way
 from funcnet.bench.ways import in_jax, module, pure, torchopt
 from funcnet.bench.ways.job import Job
 from funcnet.bench.workloads import Workload
@@ -18,16 +16,16 @@ __all__ = ["inference", "training"]
 _COPIES = 8  # parameters, gradients and two moments, old and new
 
 
-def training(workload: Workload, device: torch.device, autocast: torch.dtype | None = None) -> Subject:
+def training(workload: Workload, setting: Setting) -> Subject:
     """A training step of a workload, in every way."""
-    job = Job(workload, device, autocast)
+    job = Job(workload, setting.device, setting.autocast)
     ways = module.training(job) | torchopt.training(job) | pure.training(job) | in_jax.training(job)
     return _subject(job, workload.name, ways, train=True)
 
 
-def inference(workload: Workload, device: torch.device, autocast: torch.dtype | None = None) -> Subject:
+def inference(workload: Workload, setting: Setting) -> Subject:
     """A forward pass of a workload in evaluation, in every way."""
-    job = Job(workload, device, autocast)
+    job = Job(workload, setting.device, setting.autocast)
     ways = module.inference(job) | pure.inference(job) | in_jax.inference(job)
     return _subject(job, f"{workload.name}-inference", ways, train=False)
 
