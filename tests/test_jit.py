@@ -362,7 +362,8 @@ def targets(f, *args):
 
 def test_constants_are_left_in_the_loops_over_tensors():
     found = targets(lambda x: torch.where(x > 0, x * torch.full((), 3.0), 1.0) + torch.ones_like(x[0, 0]), X)
-    assert "aten.scalar_tensor.default" in found and not any("keep" in target for target in found)
+    assert "aten.scalar_tensor.default" in found
+    assert not any("keep" in target for target in found)
 
 
 def test_the_root_of_a_moment_is_guarded_only_where_it_is_differentiated():
@@ -375,12 +376,14 @@ def test_the_root_of_a_moment_is_guarded_only_where_it_is_differentiated():
         return rule.update(w * rest, state)[0].square().sum()
 
     found = targets(size, X)
-    assert any("sqrt" in target for target in found) and not any("where" in target for target in found)
+    assert any("sqrt" in target for target in found)
+    assert not any("where" in target for target in found)
     assert any("where" in target for target in targets(grad(size), X))
     # The slope of the root at 0 is infinite; that of the update is 0 at rest.
     for ask in (grad(size), jacfwd(size)):
         slope = traced(ask)(X)
-        assert slope[1:].abs().min() > 0 and slope[0].abs().max() == 0
+        assert slope[1:].abs().min() > 0
+        assert slope[0].abs().max() == 0
         torch.testing.assert_close(slope, ask(X))
 
 
