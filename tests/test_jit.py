@@ -16,6 +16,7 @@ from funcnet import (
     RecompileError,
     TrainState,
     grad,
+    jacfwd,
     jit,
     make_step,
     optim,
@@ -350,6 +351,40 @@ def test_scalars_are_kept_from_the_loops_over_tensors():
     torch.testing.assert_close(step(X, count), X * schedule(count))
     (multiply,) = [node for node in graphs[0].graph.nodes if node.name.startswith("mul") and node.meta["val"].ndim]
     assert "keep" in str(multiply.all_input_nodes[1].target)
+
+
+def targets(f, *args):
+    """The operations that a function is traced to."""
+    graphs = []
+    jit(f, backend=lambda graph, examples: graphs.append(graph) or graph)(*args)
+    return [str(node.target) for node in graphs[0].graph.nodes]
+
+
+def test_constants_are_left_in_the_loops_over_tensors():
+    found = targets(lambda x: torch.where(x > 0, x * torch.full((), 3.0), 1.0) + torch.ones_like(x[0, 0]), X)
+    assert "aten.scalar_tensor.default" in found
+    assert not any("keep" in target for target in found)
+
+
+def test_the_root_of_a_moment_is_guarded_only_where_it_is_differentiated():
+    rule = optim.scale_by_adam()
+    rest = torch.ones(4, 1)
+    rest[0] = 0  # what never had a gradient
+    state = rule.update(X.flip(0) * rest, rule.init(X))[1]
+
+    def size(w):
+        return rule.update(w * rest, state)[0].square().sum()
+
+    found = targets(size, X)
+    assert any("sqrt" in target for target in found)
+    assert not any("where" in target for target in found)
+    assert any("where" in target for target in targets(grad(size), X))
+    # The slope of the root at 0 is infinite; that of the update is 0 at rest.
+    for ask in (grad(size), jacfwd(size)):
+        slope = traced(ask)(X)
+        assert slope[1:].abs().min() > 0
+        assert slope[0].abs().max() == 0
+        torch.testing.assert_close(slope, ask(X))
 
 
 # -- Inductor itself

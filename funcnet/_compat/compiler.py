@@ -8,6 +8,7 @@ import torch
 
 from funcnet._compat.loops import hoist_constants
 from funcnet._compat.lowering import install_lowerings
+from funcnet._compat.sources import shared_files
 
 
 def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.GraphModule:
@@ -34,19 +35,21 @@ def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.Gra
     # Forward mode leaves operations on meta tensors, whose shapes are wrong under vmap, and whose results no one reads.
     for part in graph.modules():  # the graph itself, and the bodies of its loops and branches
         if isinstance(part, torch.fx.GraphModule):
-            part.graph.eliminate_dead_code()
+            changed = part.graph.eliminate_dead_code()
             if part.graph.find_nodes(op="call_function", target=read, sort=False):
                 raise DataDependentOutputException(read)  # else the backend fails, in words of its own
-            _keep_tangents(part)
+            if _keep_tangents(part) or changed:
+                part.recompile()  # which writes its Python: as long as tracing a small step, so not without a reason
     hoist_constants(graph)
     return graph
 
 
-def _keep_tangents(graph: torch.fx.GraphModule) -> None:
+def _keep_tangents(graph: torch.fx.GraphModule) -> bool:
     """Copy forward mode's tangents as they are, where it gives them the strides of their primal.
 
-    Those of an expanded primal cannot be written. Checked on 2.15.0.
+    Those of an expanded primal cannot be written. Returns whether there was any. Checked on 2.15.0.
     """
+    changed = False
     layout = torch.ops.aten._new_zeros_with_same_feature_meta.default
     for copy in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default):
         target, source = copy.args[:2]
@@ -56,7 +59,8 @@ def _keep_tangents(graph: torch.fx.GraphModule) -> None:
                 wide = graph.graph.call_function(torch.ops.aten.expand.default, (source, copy.meta["val"].shape))
             wide.meta = dict(copy.meta)
             copy.target, copy.args = torch.ops.aten.clone.default, (wide,)
-    graph.recompile()
+            changed = True
+    return changed
 
 
 def is_data_dependent(error: Exception) -> bool:
@@ -102,7 +106,8 @@ def compile_graph(
             return compile_fx.compile_fx_inner(module, examples, **options)
 
         patches = list_mode_options(mode) if mode else None
-        compiled = compile_fx.compile_fx(graph, examples, inner_compile=inner, config_patches=patches)
+        with shared_files():
+            compiled = compile_fx.compile_fx(graph, examples, inner_compile=inner, config_patches=patches)
     return cast(Callable[..., Any], compiled)
 
 

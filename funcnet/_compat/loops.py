@@ -229,7 +229,8 @@ def hoist_constants(graph: torch.fx.GraphModule) -> None:
                     constant.replace_all_uses_with(placeholder)
                     other.graph.erase_node(constant)
                 other.recompile()
-    graph.recompile()
+        if constants:
+            graph.recompile()
 
 
 def _last_placeholder(graph: torch.fx.GraphModule, meta: dict[str, Any]) -> torch.fx.Node:

@@ -17,6 +17,17 @@ __all__ = ["CompilerMissingError", "compile_flat"]
 
 Flat = Callable[..., list[Any]]
 
+_aten = torch.ops.aten
+_CONSTANTS = {
+    _aten.scalar_tensor.default,
+    _aten.full.default,
+    _aten.zeros.default,
+    _aten.ones.default,
+    _aten.full_like.default,
+    _aten.zeros_like.default,
+    _aten.ones_like.default,
+}
+
 
 class CompilerMissingError(RuntimeError):
     """`jit` needs a C++ compiler on this machine, and there is none."""
@@ -56,6 +67,7 @@ def compile_flat(
             captured = _lift_constants(graph)
             check(captured)
             _keep_scalars(graph)
+            graph.recompile()
             # The graph holds the casts of autocast, which must not see it again, neither now nor when it runs.
             casts = _compat.autocast_state() != (None, None)
             compiler = _without_autocast(_compat.compile_graph) if casts else _compat.compile_graph
@@ -94,7 +106,6 @@ def _lift_constants(graph: torch.fx.GraphModule) -> list[Tensor]:
         graph.graph.erase_node(node)
         captured.append(value)
         last = [placeholder]
-    graph.recompile()
     return captured
 
 
@@ -102,9 +113,10 @@ def _keep_scalars(graph: torch.fx.GraphModule) -> None:
     """Have each scalar that a larger tensor is made with computed once.
 
     Inductor would fuse it into the loop over the tensor: a bias correction, a schedule's cosine, for every element.
+    A constant is better written into the loop than loaded there.
     """
     for node in list(graph.graph.nodes):
-        if node.op != "call_function" or _elements(node) != 1:
+        if node.op != "call_function" or node.target in _CONSTANTS or _elements(node) != 1:
             continue
         readers = [user for user in node.users if user.op == "call_function" and (_elements(user) or 0) > 1]
         if readers:
@@ -113,7 +125,6 @@ def _keep_scalars(graph: torch.fx.GraphModule) -> None:
             kept.meta = dict(node.meta)
             for reader in readers:
                 reader.replace_input_with(node, kept)
-    graph.recompile()
 
 
 def _elements(node: torch.fx.Node) -> int | None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _compat
 from ..tree import PyTree, flatten, leaves, map, unflatten
 from ..tree.mismatch import match
 from . import fast
@@ -157,10 +158,16 @@ def root(x: Any, degree: int = 2) -> Any:
 
     What it divides is 0 as well where a running mean of squares is, so that the derivative of the quotient is right.
     """
-    if fast.usable([x]):  # no derivative is asked, and passes over memory are spared
+    if isinstance(x, Tensor) and not _differentiated(x):  # passes over memory are spared, and operations to compile
         return _root(x, degree)
     zero = x == 0
     return torch.where(zero, 0.0, _root(torch.where(zero, 1.0, x), degree))
+
+
+def _differentiated(x: Tensor) -> bool:
+    """Whether a derivative with respect to `x` may be asked. Under `torch.compile` no one can tell."""
+    asked = _compat.asked_of(x)
+    return torch.compiler.is_compiling() or asked.forward or bool(asked.levels)
 
 
 def _root(x: Any, degree: int) -> Any:
