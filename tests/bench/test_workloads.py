@@ -77,9 +77,12 @@ def check_training(workload: Workload, dtype: torch.dtype, tolerance: float) -> 
         (their_value, their_after), their_grads = jax.jit(jax.value_and_grad(jax_loss, has_aux=True))(theirs)
         wanted, wanted_state, _ = net.prepare(numpy(grads), numpy(after), numpy(inputs))
 
-    assert far(their_value, value) < tolerance / 10
+    assert far(their_value, value) <= tolerance / 10
     assert differ(their_grads, wanted, tolerance) == {}
     assert differ(their_after, wanted_state, tolerance / 10) == {}
+    assert {key: value.shape for key, value in their_after.items()} == {
+        key: value.shape for key, value in state.items()
+    }
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

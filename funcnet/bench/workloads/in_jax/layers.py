@@ -60,7 +60,7 @@ def laid_out(values: Given, keep: Collection[str] = ()) -> Arrays:
 
 def moved(value: "np.ndarray[Any, Any]") -> Array:
     """An array of jax's own, never torch's memory (which a donating step would write); int64 becomes int32."""
-    value = np.ascontiguousarray(value)
+    value = np.asarray(value, order="C")
     return jnp.array(value.astype(np.int32) if value.dtype == np.int64 else value)
 
 
