@@ -18,7 +18,6 @@ from funcnet.control.closure import visible
 from funcnet.transforms._arguments import Argnums, Function, as_positions, check_arguments, describe, name
 from funcnet.tree.form import Form
 
-
 _is_inference = methodcaller("is_inference")
 
 
