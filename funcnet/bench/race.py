@@ -72,6 +72,7 @@ def _started(way: Way, cell: Cell, cold: bool) -> Running:
         cell.cached = _seconds(running.step)
         return running
     with _compat.empty_compiler_cache():
+        torch.compiler.reset()  # else a module would take over the graph of another of its kind
         cell.cold = _seconds(way.make().step)
         gc.collect()
         torch.compiler.reset()

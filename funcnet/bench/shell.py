@@ -1,6 +1,7 @@
 """`funcnet bench`."""
 
 import argparse
+import contextlib
 import sys
 import warnings
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from funcnet import specs
+from funcnet import random, specs
 from funcnet.bench import tables, targets
 from funcnet.bench.changes import changes
 from funcnet.bench.environment import environment
@@ -19,6 +20,7 @@ from funcnet.bench.limits import limits
 from funcnet.bench.race import race
 from funcnet.bench.result import Report, ReportError, Result
 from funcnet.bench.subject import Setting, Subject
+from funcnet.jit import jit
 
 __all__ = ["add_parser"]
 
@@ -91,12 +93,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _raced(subjects: Iterable[Subject], arguments: argparse.Namespace) -> Iterable[Result]:
-    with Console(stderr=True).status("") as status, warnings.catch_warnings():
+    with Console(stderr=True).status("imports") as status, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".torch.jit.script", FutureWarning)  # torch's own, under forward mode
+        if not (arguments.warm or arguments.smoke):
+            _compile_once()
         for one in subjects:
             rounds = 0 if arguments.smoke else arguments.rounds
             cold = not (arguments.warm or arguments.smoke)
             yield race(one, rounds=rounds, seconds=arguments.seconds, cold=cold, told=status.update)
+
+
+def _compile_once() -> None:
+    """Compile something small: the first to compile in a process pays for imports and the compiler's own headers."""
+    x = random.normal(random.key(0), (8, 8)).requires_grad_()
+    with contextlib.suppress(Exception):  # without a compiler every compiled way will say so
+        torch.compile(lambda x: (x @ x).tanh().sum())(x).backward()  # type: ignore[no-untyped-call]  # torch's own
+        jit(lambda x: x.tanh().sum())(x.detach())
 
 
 def _device(text: str) -> torch.device:
