@@ -107,7 +107,7 @@ def _compile_once() -> None:
     """Compile something small: the first to compile in a process pays for imports and the compiler's own headers."""
     x = random.normal(random.key(0), (8, 8)).requires_grad_()
     with contextlib.suppress(Exception):  # without a compiler every compiled way will say so
-        torch.compile(lambda x: (x @ x).tanh().sum())(x).backward()  # type: ignore[no-untyped-call]  # torch's own
+        torch.compile(lambda x: (x @ x).tanh().sum())(x).backward()
         jit(lambda x: x.tanh().sum())(x.detach())
 
 
