@@ -1,7 +1,7 @@
 """Modules that ask nothing of the function mode: a call of nothing but these runs without it, and leaves no trace.
 
-The mode costs about 3 us for each torch function, a third of a tiny layer. Whoever writes a forward may call anything in
-it, so only torch's own classes are listed here, and only as torch made them.
+The mode costs about 3 us for each torch function, a third of a tiny layer. Whoever writes a forward may call anything
+in it, so only torch's own classes are listed here, and only as torch made them.
 """
 
 from torch import nn
