@@ -152,13 +152,13 @@ def _autograd_engine(f: Function, positions: tuple[int, ...], has_aux: bool, arg
 
 
 def _reaches_beyond(root: Node, leaves: list[Tensor]) -> bool:
-    """Whether a graph of autograd ends in other tensors than these; costs about 2 % of a gradient."""
+    """Whether a graph of autograd ends in other tensors than these; 0.4 us a node, at worst 5 % of a gradient."""
     own = set(map(id, leaves))
-    seen, met = {None, root}, [root]
+    seen, met = {root}, [root]
     for node in met:  # which grows
         if edges := node.next_functions:
             for following, _ in edges:
-                if following not in seen:
+                if following is not None and following not in seen:
                     seen.add(following)
                     met.append(following)
         elif isinstance(variable := getattr(node, "variable", None), Tensor) and id(variable) not in own:
