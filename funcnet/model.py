@@ -11,6 +11,7 @@ from funcnet import _compat, random, tree
 from funcnet.pure import PureMode, Skeleton
 from funcnet.pure.calls import Hooks, method_of, versions
 from funcnet.pure.refusals import check_call, locate, refuse_tensors, refuse_writing
+from funcnet.pure.skeleton import Loan
 
 __all__ = ["Model", "Params", "State"]
 
@@ -167,6 +168,8 @@ class Model:
             random.check_key(key)
         loan = skeleton.lend(train)
         body = loan.body
+        if body.inert and not (method or capture or perturb or kwargs) and _tensors_alone(args):
+            return self._run_inert(loan, values, args, train), dict(state)
         lent = {name: values[name].clone() for name in skeleton.lent[train]}
         filled = values | lent
         body.fill(filled)
@@ -191,6 +194,16 @@ class Model:
         if hooks is not None:
             hooks.check()
         return (output, new_state, hooks.captured) if hooks is not None and capture else (output, new_state)
+
+    def _run_inert(self, loan: Loan, values: Mapping[str, Tensor], args: Sequence[Any], train: bool) -> Any:
+        """The call of a module that would ask nothing of the mode, and writes and leaves nothing."""
+        loan.traceless = True
+        loan.body.fill(values)
+        try:
+            return loan.body.module(*args)
+        except Exception as error:
+            locate(error, loan.body, repr(self), train)
+            raise
 
     def bind(self, params: Params, state: State) -> nn.Module:
         """A real module that owns copies of these tensors: for export, quantization, `state_dict()`, anything torch.
@@ -241,19 +254,14 @@ class Model:
                 f"model.apply(params, state, x), with both from model.init(key)."
             )
         values = {**params, **state}
-        leaves = skeleton.leaves
-        good = len(values) == len(leaves) == len(params) + len(state)
-        try:
-            for name, leaf in leaves.items() if good else ():
-                value, like = values[name], leaf.like
-                if value.shape != like.shape or value.is_floating_point() != like.is_floating_point():
-                    good = False
-                    break
-        except (KeyError, AttributeError):
-            good = False
-        if not good:
+        if len(values) != len(params) + len(state) or not skeleton.fits(values):
             refuse_tensors(repr(self), skeleton, params, state)
         return values
+
+
+def _tensors_alone(args: Sequence[Any]) -> bool:
+    """Whether nothing but torch's own code runs in a call of torch's own modules."""
+    return all(isinstance(arg, Tensor) for arg in args) and not _compat.globally_hooked()
 
 
 def _written(lent: Tensor) -> bool:

@@ -34,3 +34,12 @@ def test_it_is_as_long_as_promised():
 )
 def test_what_it_names_exists(path):
     assert (README.parent / path).exists()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
+def test_its_tables_are_those_of_the_results(page):
+    from benchmarks import tables
+
+    text = (README.parent / page).read_text()
+    assert tables.filled(text) == text
+    assert "<!-- targets: bench-cpu.json -->" in text

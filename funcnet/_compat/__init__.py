@@ -54,6 +54,8 @@ from funcnet._compat.lowering import KEEP as KEEP
 from funcnet._compat.lowering import LATER as LATER
 from funcnet._compat.lowering import lower_elementwise as lower_elementwise
 from funcnet._compat.lowering import meet_inductor as meet_inductor
+from funcnet._compat.modules import globally_hooked as globally_hooked
+from funcnet._compat.modules import hooked as hooked
 from funcnet._compat.packing import pack_padded as pack_padded
 from funcnet._compat.packing import pad_packed as pad_packed
 from funcnet._compat.packing import untraced as untraced

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-__all__ = ["peak_of"]
+__all__ = ["free", "peak_of"]
 
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_STATUS, _RESET, _MACHINE = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
 
 
 def peak_of(call: Callable[[], Any], device: torch.device | str = "cpu") -> int | None:
@@ -42,6 +42,22 @@ def peak_of(call: Callable[[], Any], device: torch.device | str = "cpu") -> int 
     before = _resident("VmRSS")
     call()
     return max(_resident("VmHWM") - before, 0)
+
+
+def free(device: torch.device | str = "cpu") -> int | None:
+    """The bytes that may still be had; None where that cannot be told.
+
+    >>> found = free()
+    >>> found is None or found > 2**20
+    True
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = _MACHINE.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")), None)
 
 
 def _resident(field: str) -> int:

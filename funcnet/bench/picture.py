@@ -9,6 +9,9 @@ from funcnet.bench.result import Report
 __all__ = ["draw"]
 
 
+_WIDEST = 3.0
+
+
 def draw(report: Report, path: Path) -> None:
     """Draw horizontal bars with their confidence intervals, one panel a subject."""
     results = [result for result in report.results if result.ran()]
@@ -18,15 +21,16 @@ def draw(report: Report, path: Path) -> None:
     for axes, result in zip(panels, results, strict=False):
         names = [name for name in result.cells if name in result.ran()]
         ratios = [(name, result.over(name, *(result.reference or names))) for name in reversed(names)]
-        drawn = [(name, ratio) for name, ratio in ratios if ratio is not None]
-        values = [ratio.value for _, ratio in drawn]
-        spread = [[r.value - r.low for _, r in drawn], [r.high - r.value for _, r in drawn]]
-        colors = ["C0" if name.startswith(("funcnet", "compiled", "vmapped")) else "0.7" for name, _ in drawn]
-        axes.barh([name for name, _ in drawn], values, xerr=spread, color=colors, ecolor="0.3", capsize=2)
+        for name, ratio in ((name, ratio) for name, ratio in ratios if ratio is not None):
+            color = "0.7" if name in result.reference else "C0"
+            spread = [[ratio.value - ratio.low], [ratio.high - ratio.value]]
+            axes.barh(name, ratio.value, xerr=spread, color=color, ecolor="0.3", capsize=2)
+            place = min(ratio.high, _WIDEST) + 0.05
+            axes.text(place, name, f"{ratio.value:.2f}", va="center", fontsize=8)
         axes.axvline(1.0, color="0.2", linewidth=0.8)
         axes.set_title(result.name, loc="left", fontsize=10)
-        axes.set_xlim(0, min(max([2.0, *values]), 4.0))
+        axes.set_xlim(0, _WIDEST + 0.3)  # what is wider is cut, and has its figure
         axes.tick_params(labelsize=8)
-    panels[-1].set_xlabel("time over that of the fastest reference (bars to 95 %)")
+    panels[-1].set_xlabel("time over that of the fastest reference (95 % intervals)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

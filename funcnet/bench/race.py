@@ -61,9 +61,8 @@ def race(
             cells[name].peak = None if taken is None else taken + one.held()
         except Exception as error:
             _drop(name, error, cells, running)
-    flops = subject.flops() if subject.flops is not None and rounds else None
     settings, reference = dict(subject.settings), list(subject.reference)
-    return Result(subject.name, subject.size, subject.unit, settings, reference, cells, flops)
+    return Result(subject.name, subject.size, subject.unit, settings, reference, cells, subject.flops)
 
 
 def _started(way: Way, cell: Cell, cold: bool) -> Running:
@@ -73,6 +72,7 @@ def _started(way: Way, cell: Cell, cold: bool) -> Running:
         cell.cached = _seconds(running.step)
         return running
     with _compat.empty_compiler_cache():
+        torch.compiler.reset()  # else a module would take over the graph of another of its kind
         cell.cold = _seconds(way.make().step)
         gc.collect()
         torch.compiler.reset()

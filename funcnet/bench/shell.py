@@ -1,7 +1,9 @@
 """`funcnet bench`."""
 
 import argparse
+import contextlib
 import sys
+import warnings
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -10,14 +12,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from funcnet import specs
+from funcnet import random, specs
 from funcnet.bench import tables, targets
 from funcnet.bench.changes import changes
 from funcnet.bench.environment import environment
 from funcnet.bench.limits import limits
 from funcnet.bench.race import race
 from funcnet.bench.result import Report, ReportError, Result
-from funcnet.bench.subject import Subject
+from funcnet.bench.subject import Setting, Subject
+from funcnet.jit import jit
 
 __all__ = ["add_parser"]
 
@@ -69,8 +72,9 @@ def _run(arguments: argparse.Namespace) -> int:
     autocast = _DTYPES.get(arguments.autocast)
     try:
         device = _device(arguments.device)
+        setting = Setting(device, autocast, arguments.smoke)
         older = Report.load(arguments.compare) if arguments.compare else None
-        chosen = [_chosen(subject(name, device, autocast), arguments.ways) for name in arguments.what or _USUAL]
+        chosen = [_chosen(subject(name, setting), arguments.ways) for name in arguments.what or _USUAL]
     except (specs.SpecError, ReportError) as error:
         return _stop(str(error))
     console = Console(width=None if sys.stdout.isatty() else 160)
@@ -89,11 +93,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _raced(subjects: Iterable[Subject], arguments: argparse.Namespace) -> Iterable[Result]:
-    with Console(stderr=True).status("") as status:
+    with Console(stderr=True).status("imports") as status, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".torch.jit.script", FutureWarning)  # torch's own, under forward mode
+        if not (arguments.warm or arguments.smoke):
+            _compile_once()
         for one in subjects:
             rounds = 0 if arguments.smoke else arguments.rounds
             cold = not (arguments.warm or arguments.smoke)
             yield race(one, rounds=rounds, seconds=arguments.seconds, cold=cold, told=status.update)
+
+
+def _compile_once() -> None:
+    """Compile something small: the first to compile in a process pays for imports and the compiler's own headers."""
+    x = random.normal(random.key(0), (8, 8)).requires_grad_()
+    with contextlib.suppress(Exception):  # without a compiler every compiled way will say so
+        torch.compile(lambda x: (x @ x).tanh().sum())(x).backward()
+        jit(lambda x: x.tanh().sum())(x.detach())
 
 
 def _device(text: str) -> torch.device:

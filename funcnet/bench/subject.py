@@ -9,7 +9,17 @@ from torch import Tensor
 
 from funcnet import tree
 
-__all__ = ["Running", "Subject", "Way", "bytes_of"]
+__all__ = ["Running", "Setting", "Subject", "Way", "bytes_of"]
+
+
+class Setting(NamedTuple):
+    """Where and how work is done."""
+
+    device: torch.device
+    autocast: torch.dtype | None = None
+    """The dtype of matrix products, if they are cast."""
+    smoke: bool = False
+    """Whether the smallest sizes do, since only the results count."""
 
 
 class Running(NamedTuple):
@@ -47,8 +57,8 @@ class Subject:
     """How many units a step works on."""
     unit: str = "step"
     settings: Mapping[str, Any] = field(default_factory=dict)
-    flops: Callable[[], int] | None = None
-    """Counts the FLOPs of a step, done in the plainest way."""
+    flops: int | None = None
+    """The FLOPs of a step, done in the plainest way."""
     rtol: float = 2e-3
     """How far ways may differ after some steps of their own, relative to what they return: rounding, amplified."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

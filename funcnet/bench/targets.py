@@ -8,11 +8,14 @@ from rich.table import Table
 
 from funcnet.bench.result import Report, Result
 
-__all__ = ["TARGETS", "Reached", "Target", "reached", "table"]
+__all__ = ["TARGETS", "Reached", "Target", "markdown", "reached", "table"]
 
 _COMPILED = ("funcnet compiled, donating",)
 _MODULE = ("module", "module, foreach", "module, fused", "module compiled, fused", "module compiled")
 _EAGER = _MODULE[:3]
+
+
+_COLUMNS = ("ratio", "mean", "target", "worst", "at most", "of")
 
 
 class Target(NamedTuple):
@@ -90,20 +93,33 @@ def reached(report: Report) -> list[Reached]:
 def table(found: list[Reached]) -> Table:
     """Targets and figures side by side; those that fall short are red and come first."""
     drawn = Table(title="targets", title_justify="left", box=None, header_style="bold")
-    for column in ("ratio", "mean", "target", "worst", "at most", "of"):
+    for column in _COLUMNS:
         drawn.add_column(column, justify="left" if column == "ratio" else "right")
     for one in sorted(found, key=lambda one: one.met):
-        name, worst = one.worst
-        drawn.add_row(
-            one.target.title,
-            f"{one.mean:.2f}",
-            f"{one.target.mean:.2f}",
-            f"{worst:.2f} ({name})",
-            "" if one.target.worst is None else f"{one.target.worst:.2f}",
-            str(len(one.ratios)),
-            style=None if one.met else "red",
-        )
+        drawn.add_row(*_row(one), style=None if one.met else "red")
     return drawn
+
+
+def markdown(found: list[Reached]) -> str:
+    """The same in Markdown; what falls short is bold."""
+    lines = [f"| {' | '.join(_COLUMNS)} |", f"| --- |{' ---: |' * (len(_COLUMNS) - 1)}"]
+    for one in sorted(found, key=lambda one: one.met):
+        title, mean, *rest = _row(one)
+        lines.append(f"| {' | '.join((title, mean if one.met else f'**{mean}**', *rest))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(one: Reached) -> tuple[str, ...]:
+    name, worst = one.worst
+    bound = "" if one.target.worst is None else f"{one.target.worst:.2f}"
+    return (
+        one.target.title,
+        f"{one.mean:.2f}",
+        f"{one.target.mean:.2f}",
+        f"{worst:.2f} ({name})",
+        bound,
+        str(len(one.ratios)),
+    )
 
 
 def _ratios(target: Target, report: Report) -> dict[str, float]:

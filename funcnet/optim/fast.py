@@ -41,7 +41,7 @@ def usable(*columns: Sequence[Any]) -> bool:
         devices.update(map(_device, column))
         if len(dtypes) > 1 or not _FLOATS.issuperset(dtypes) or any(map(_requires_grad, column)):
             return False
-        if any(layout is not torch.strided for layout in map(_layout, column)):
+        if set(map(_layout, column)) != {torch.strided}:
             return False
     return len(devices) == 1
 

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from operator import is_
 from types import FunctionType, ModuleType
 from typing import Any
@@ -22,15 +23,20 @@ class Attributes:
         """Remember them; `bookkeeping` names what every module has."""
         owners = [getattr(submodule, kind) for submodule in module.modules() for kind in _DICTS]
         self._before = [(owner, tuple(owner), tuple(owner.values())) for owner in owners]
+        self._owners, self._sizes = owners, [len(owner) for owner in owners]
+        self._values = [value for owner in owners for value in owner.values()]
         own = [v for m in module.modules() for k, v in vars(m).items() if k not in bookkeeping]
         self._containers = [(c, _content(c)) for c in _containers(own, set())]
 
     def restore(self) -> bool:
         """Put every attribute back; False where a list, dict or object was written, which may be in use elsewhere."""
-        for owner, names, values in self._before:
-            if len(owner) != len(values) or not all(map(is_, owner.values(), values)):
-                owner.clear()
-                owner.update(zip(names, values, strict=True))
+        # All in one go first, since nearly always nothing is left.
+        found = chain.from_iterable(map(dict.values, self._owners))
+        if list(map(len, self._owners)) != self._sizes or not all(map(is_, found, self._values)):
+            for owner, names, values in self._before:
+                if len(owner) != len(values) or not all(map(is_, owner.values(), values)):
+                    owner.clear()
+                    owner.update(zip(names, values, strict=True))
         return all(_same(_content(container), content) for container, content in self._containers)
 
 

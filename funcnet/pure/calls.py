@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +16,8 @@ from funcnet.pure.skeleton import Body
 from funcnet.tree.partial import partial_leaves
 
 __all__ = ["Hooks", "innermost", "method_of", "versions"]
+
+_version = attrgetter("_version")
 
 
 def method_of(module: nn.Module, method: str | Callable[..., Any] | None) -> Callable[..., Any]:
@@ -118,4 +121,8 @@ def versions(values: Iterable[Any]) -> list[int]:
     """How often each tensor was written in place; nothing inside a transform, whose wrappers do not count."""
     if _compat.transform_active():
         return []
-    return [v._version if isinstance(v, Tensor) and not v.is_inference() else 0 for v in values]
+    values = tuple(values)
+    try:
+        return list(map(_version, values))
+    except (AttributeError, RuntimeError):  # what is no tensor has no count, and inference tensors refuse to tell
+        return [v._version if isinstance(v, Tensor) and not v.is_inference() else 0 for v in values]

@@ -7,6 +7,7 @@ Every call borrows a copy of its own, so neither two threads nor a call within a
 import copy
 import functools
 from collections.abc import Mapping, Sequence
+from operator import attrgetter, methodcaller
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from torch.nn.parameter import is_lazy
 from funcnet import tree
 from funcnet.pure.adaptive import adaptive_log_softmax
 from funcnet.pure.attributes import Attributes
+from funcnet.pure.inert import inert
 from funcnet.pure.inference import attention_forward
 from funcnet.pure.normalization import cumulative_batch_norm
 
@@ -43,6 +45,7 @@ class Place(NamedTuple):
     treedef: tree.TreeDef | None  # None: the attribute is the tensor itself
 
 
+_shape, _is_floating = attrgetter("shape"), methodcaller("is_floating_point")  # which `map` calls without Python
 _KINDS = ("_parameters", "_buffers", "__dict__")
 _NO_TENSORS = frozenset(vars(nn.Module()))  # a module's own bookkeeping, its dict of parameters among it
 
@@ -97,6 +100,7 @@ class Body:
             else:
                 self._trees.append((owner, place, place.treedef, owner[place.key]))
         self._attributes = Attributes(module, _NO_TENSORS)
+        self.inert = inert(module)
 
     def fill(self, values: Mapping[str, Tensor]) -> None:
         """Put tensors in, by name."""
@@ -122,20 +126,20 @@ class Body:
 
     def changed(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors that the call replaced by assigning to their attribute, or to their place in a list or dict."""
-        now = [(name, owner.get(key)) for owner, key, name, _ in self._direct]
+        now = [(name, new) for owner, key, name, _ in self._direct if (new := owner.get(key)) is not values[name]]
         for owner, place, treedef, _ in self._trees:
             leaves, found = tree.flatten(owner.get(place.key))
             if found == treedef:
                 now += [(name, leaf) for name, leaf in zip(place.names, leaves, strict=True) if name is not None]
         return {name: value for name, value in now if value is not values[name] and isinstance(value, Tensor)}
 
-    def clear(self) -> bool:
+    def clear(self, traceless: bool) -> bool:
         """Take the tensors out again, and whatever else the call left; False if the body is of no more use."""
         for owner, key, _, empty in self._direct:
             owner[key] = empty
         for owner, place, _, empty in self._trees:
             owner[place.key] = empty
-        return self._attributes.restore()
+        return traceless or self._attributes.restore()
 
 
 class Loan:
@@ -144,10 +148,11 @@ class Loan:
     def __init__(self, body: Body, free: list[Body]) -> None:
         """Take the body, and the pool that it belongs to."""
         self.body, self._free = body, free
+        self.traceless = False  # whether no code but that of inert modules runs
 
     def __del__(self) -> None:
         """Give the body back, if it is of any more use."""
-        if self.body.clear():
+        if self.body.clear(self.traceless):
             self._free.append(self.body)
 
 
@@ -171,6 +176,8 @@ class Skeleton:
             parameter = isinstance(tensor, nn.Parameter)
             trainable = parameter and tensor.requires_grad
             self.leaves[name] = Leaf(name, trainable, parameter, memo[id(tensor)])
+        self._shapes = [leaf.like.shape for leaf in self.leaves.values()]
+        self._floating = [leaf.like.is_floating_point() for leaf in self.leaves.values()]
         # Buffers are lent as copies, since their module may write them in place; but not the statistics that only
         # F.batch_norm and F.instance_norm write, which the mode sees, nor their count, which evaluation leaves alone.
         normal = {name: place.key for name, (place, owner) in owners.items() if isinstance(owner, _NormBase)}
@@ -178,6 +185,18 @@ class Skeleton:
         lent = [name for name, leaf in self.leaves.items() if not leaf.parameter and name not in statistics]
         self.lent = {True: lent, False: [name for name in lent if name not in normal]}
         self._free: dict[bool, list[Body]] = {True: [], False: []}
+
+    def fits(self, values: Mapping[str, Tensor]) -> bool:
+        """Whether these are tensors of the right names, shapes and kinds."""
+        try:
+            own = [values[name] for name in self.leaves]
+            return (
+                len(values) == len(own)
+                and list(map(_shape, own)) == self._shapes
+                and list(map(_is_floating, own)) == self._floating
+            )
+        except (KeyError, AttributeError):
+            return False
 
     def lend(self, train: bool) -> "Loan":
         """Borrow a copy of the module in train or evaluation mode."""

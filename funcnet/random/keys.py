@@ -165,8 +165,8 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
                 f"random.fold_in takes an integer or an integer tensor of shape (), and got {data.dtype} of shape "
                 f"{tuple(data.shape)}. For a key per element write vmap(random.fold_in, (None, 0))(key, data)."
             )
-        if _compat.readable(data) and _compat.readable(key):
-            return fold_in(key, int(data) & threefry.WORD)  # a step's count in eager mode: host integers are quicker
+        if _compat.readable(data) and (host := threefry.host_words(key)) is not None:
+            return _folded(host, int(data))  # a step's count in eager mode: host integers are quicker
         word = threefry.narrow(data.to(device=key.device, dtype=torch.int64))
         return torch.stack(hashed(key[0], key[1], torch.zeros_like(word), word))
     if isinstance(data, float) or not hasattr(data, "__index__"):
@@ -178,8 +178,13 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
             f"random.fold_in takes an integer of 32 bits, and got {data}. Fold the parts in one after the other."
         )
     host = threefry.host_words(key)
-    number = operator.index(data) & threefry.WORD
     if host is None:
-        word = torch.full((), _signed(number), dtype=torch.int32, device=key.device)
+        number = _signed(operator.index(data) & threefry.WORD)
+        word = torch.full((), number, dtype=torch.int32, device=key.device)
         return torch.stack(hashed(key[0], key[1], torch.zeros_like(word), word))
-    return torch.tensor([_signed(w) for w in threefry.hash_ints(*host, 0, number)], dtype=torch.int32)
+    return _folded(host, operator.index(data))
+
+
+def _folded(host: tuple[int, int], number: int) -> Tensor:
+    """`fold_in` of host integers."""
+    return torch.tensor([_signed(w) for w in threefry.hash_ints(*host, 0, number & threefry.WORD)], dtype=torch.int32)

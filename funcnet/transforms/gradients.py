@@ -6,6 +6,7 @@ dispatcher time. A property test holds them equal.
 """
 
 import threading
+from operator import methodcaller
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from funcnet import _compat, tree
 from funcnet.control.closure import visible
 from funcnet.transforms._arguments import Argnums, Function, as_positions, check_arguments, describe, name
 from funcnet.tree.form import Form
+
+_is_inference = methodcaller("is_inference")
 
 
 class _Outermost(threading.local):
@@ -118,7 +121,9 @@ def _autograd_engine(f: Function, positions: tuple[int, ...], has_aux: bool, arg
     outer = torch.is_grad_enabled()
     for i in positions:
         flat, treedef = tree.flatten(arguments[i])
-        fresh = [_recordable(leaf).detach().requires_grad_() for leaf in flat]
+        if any(map(_is_inference, flat)):
+            flat = [_recordable(leaf) for leaf in flat]
+        fresh = [leaf.detach().requires_grad_() for leaf in flat]
         layouts.append((treedef, len(fresh)))
         leaves += fresh
         arguments[i] = tree.unflatten(treedef, fresh)
@@ -147,19 +152,17 @@ def _autograd_engine(f: Function, positions: tuple[int, ...], has_aux: bool, arg
 
 
 def _reaches_beyond(root: Node, leaves: list[Tensor]) -> bool:
-    """Whether a graph of autograd ends in other tensors than these; costs about 3 % of a gradient."""
-    own = {id(leaf) for leaf in leaves}
-    seen, waiting = {root}, [root]
-    while waiting:
-        for node, _ in waiting.pop().next_functions:
-            if node is None or node in seen:
-                continue
-            seen.add(node)
-            if isinstance(variable := getattr(node, "variable", None), Tensor):
-                if id(variable) not in own:
-                    return True
-            else:
-                waiting.append(node)
+    """Whether a graph of autograd ends in other tensors than these; 0.4 us a node, at worst 5 % of a gradient."""
+    own = set(map(id, leaves))
+    seen, met = {root}, [root]
+    for node in met:  # which grows
+        if edges := node.next_functions:
+            for following, _ in edges:
+                if following is not None and following not in seen:
+                    seen.add(following)
+                    met.append(following)
+        elif isinstance(variable := getattr(node, "variable", None), Tensor) and id(variable) not in own:
+            return True
     return False
 
 

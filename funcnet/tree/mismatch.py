@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from difflib import get_close_matches
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from .structure import PyTree, leaves_with_path
 
 __all__ = ["TreeMismatchError", "align", "check_like", "match"]
 
+_shape = attrgetter("shape")
 _SHOWN = 5  # more lines hide the first, and the cause is nearly always one for all
 
 
@@ -64,6 +66,8 @@ def match(got: PyTree, want: PyTree, what: str, against: str, *, shape: bool = T
 def _same_leaves(got: list[Any], want: list[Any], shape: bool, dtype: bool) -> bool:
     if not shape and not dtype:
         return True
+    if shape and not dtype and set(map(type, got)) == set(map(type, want)) == {torch.Tensor}:
+        return list(map(_shape, got)) == list(map(_shape, want))
     for g, w in zip(got, want, strict=True):
         if isinstance(w, torch.Tensor):
             if not isinstance(g, torch.Tensor) or (shape and g.shape != w.shape) or (dtype and g.dtype != w.dtype):
@@ -97,7 +101,16 @@ def _align(got: PyTree, want: PyTree, given: list[Any], wanted: list[Any]) -> bo
         return got_node is want_node
     if isinstance(got, dict) and isinstance(want, dict):
         # state_dict() is an OrderedDict, gradients come in the order of their own dict: names decide.
-        return len(got) == len(want) and all(key in got and _align(got[key], want[key], given, wanted) for key in want)
+        if len(got) != len(want) or got.keys() != want.keys():
+            return False
+        for key, w in want.items():
+            g = got[key]
+            if isinstance(g, torch.Tensor) and isinstance(w, torch.Tensor):
+                given.append(g)
+                wanted.append(w)
+            elif not _align(g, w, given, wanted):
+                return False
+        return True
     if type(got) is not type(want):
         return False
     got_children, got_context = got_node.flatten_fn(got)

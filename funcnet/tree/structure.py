@@ -72,8 +72,14 @@ def _open(tree: PyTree, found: list[Any]) -> TreeDef:
         return _LEAF
     before = len(found)
     children, context = node.flatten_fn(tree)
-    definitions = tuple([_open(child, found) for child in children])
-    return TreeDef(type(tree), context, definitions, node, len(found) - before)
+    definitions = []
+    for child in children:
+        if isinstance(child, Tensor):  # most children are, and a call costs more than all the rest
+            found.append(child)
+            definitions.append(_LEAF)
+        else:
+            definitions.append(_open(child, found))
+    return TreeDef(type(tree), context, tuple(definitions), node, len(found) - before)
 
 
 def unflatten(treedef: TreeDef, leaves: Iterable[Any]) -> PyTree:
@@ -101,7 +107,7 @@ def _close(treedef: TreeDef, values: Sequence[Any], start: int) -> PyTree:
         return None
     children = []
     for child in treedef.children:
-        children.append(_close(child, values, start))
+        children.append(values[start] if child is _LEAF else _close(child, values, start))
         start += child.num_leaves
     return treedef.node.unflatten_fn(children, treedef.context)
 
@@ -119,7 +125,10 @@ def _gather(tree: PyTree, found: list[Any]) -> None:
     kind = type(tree)
     if kind is dict:  # the registry would answer the same, in three times the time
         for child in tree.values():
-            _gather(child, found)
+            if isinstance(child, Tensor):
+                found.append(child)
+            else:
+                _gather(child, found)
     elif tree is not None:
         node = _compat.tree_node(tree)
         if node is None:

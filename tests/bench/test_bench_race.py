@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from funcnet import bench, random
+from funcnet.bench import ways
 from funcnet.bench.race import race
 from funcnet.bench.result import Cell, Report, ReportError, Result
-from funcnet.bench.subject import Running, Subject, Way, bytes_of
+from funcnet.bench.subject import Running, Setting, Subject, Way, bytes_of
+from funcnet.bench.workloads import WORKLOADS
 
 X = random.normal(random.key(0), (300,))
 
@@ -102,7 +104,7 @@ def test_the_peak_is_what_is_held_and_what_a_step_takes():
 
 def test_a_report_comes_back_as_it_was_written(tmp_path):
     result = race(
-        Subject("s", {"one": way(lambda: X), "two": way(broken)}, ("one",), 4, "image", {"batch": 4}, lambda: 12),
+        Subject("s", {"one": way(lambda: X), "two": way(broken)}, ("one",), 4, "image", {"batch": 4}, 12),
         rounds=2,
         seconds=0.001,
     )
@@ -147,3 +149,13 @@ def test_the_fastest_of_several_is_what_a_way_is_set_against():
     assert result.over("c", "a", "b").value == 1.5
     assert result.over("c", "a").value == 0.75
     assert result.over("c", "nothing") is None
+
+
+def test_a_workload_that_does_not_fit_is_not_begun(monkeypatch):
+    monkeypatch.setattr(ways, "free", lambda device: 10 << 20)
+    cells = race(ways.training(WORKLOADS["mlp"]("cpu"), Setting(torch.device("cpu"))), rounds=0).cells
+    assert {cell.absent for cell in cells.values()} == {"needs about 17.3 MB of memory, and 10.5 MB are free"}
+    monkeypatch.setattr(ways, "free", lambda device: 1 << 30)
+    fitting = ways.training(WORKLOADS["mlp"]("cpu"), Setting(torch.device("cpu")))
+    assert fitting.ways["module"].absent is None
+    assert fitting.flops == 3 * 2 * 64 * (784 * 512 + 512 * 256 + 256 * 10) - 2 * 64 * 784 * 512

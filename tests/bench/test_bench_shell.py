@@ -3,10 +3,11 @@
 import json
 
 import pytest
+import torch
 
 from funcnet import bench
 from funcnet.bench import shell, subjects
-from funcnet.bench.subject import Running, Subject, Way
+from funcnet.bench.subject import Running, Setting, Subject, Way
 from funcnet.cli import main
 
 STEP = """
@@ -68,7 +69,7 @@ def test_a_users_step_is_raced_with_its_state_carried_on(folder, eager, capsys):
 
 
 def test_a_function_that_carries_nothing_is_not_donated_to(folder, eager):
-    assert list(subjects.subject("steps_of_mine:plain", shell._device("cpu")).ways) == ["eager", "compiled"]
+    assert list(subjects.subject("steps_of_mine:plain", Setting(torch.device("cpu"))).ways) == ["eager", "compiled"]
 
 
 @pytest.mark.parametrize(

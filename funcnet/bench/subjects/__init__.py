@@ -4,27 +4,21 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
 
-import torch
-
 from funcnet import specs
 from funcnet.bench import ways
 from funcnet.bench.own import own_step
-from funcnet.bench.subject import Subject
+from funcnet.bench.subject import Setting, Subject
 from funcnet.bench.subjects import ensembles, functions, overhead
 from funcnet.bench.workloads import WORKLOADS, Workload
 
 __all__ = ["SUBJECTS", "subject"]
 
-Maker = Callable[[torch.device, torch.dtype | None], Subject]
+Maker = Callable[[Setting], Subject]
 
 
-def _workload(
-    way: Callable[[Workload, torch.device, torch.dtype | None], Subject],
-    name: str,
-    device: torch.device,
-    autocast: torch.dtype | None,
-) -> Subject:
-    return way(WORKLOADS[name]("gpu" if device.type == "cuda" else "cpu"), device, autocast)
+def _workload(way: Callable[[Workload, Setting], Subject], name: str, setting: Setting) -> Subject:
+    machine = "smoke" if setting.smoke else "gpu" if setting.device.type == "cuda" else "cpu"
+    return way(WORKLOADS[name](machine), setting)
 
 
 SUBJECTS: Mapping[str, Maker] = {
@@ -34,19 +28,19 @@ SUBJECTS: Mapping[str, Maker] = {
     **ensembles.SUBJECTS,
     **functions.SUBJECTS,
 }
-"""By name: from a device and the dtype of autocast to the subject."""
+"""By name: from where and how to the subject."""
 
 
-def subject(text: str, device: torch.device, autocast: torch.dtype | None = None) -> Subject:
+def subject(text: str, setting: Setting) -> Subject:
     """The subject of a name, or of a user's own `package.module:make_step`.
 
     Raises:
         SpecError: there is none.
     """
     if text in SUBJECTS:
-        return SUBJECTS[text](device, autocast)
+        return SUBJECTS[text](setting)
     if ":" in text:
-        return own_step(text, device)
+        return own_step(text, setting.device)
     near = get_close_matches(text, SUBJECTS, 3, 0.5)
     more = f" Near names: {', '.join(near)}." if near else ""
     raise specs.SpecError(f"there is no workload {text!r}.{more} `funcnet bench --list` names all of them.")

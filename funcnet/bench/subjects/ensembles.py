@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from funcnet import optim, random, tree
-from funcnet.bench.subject import Running, Subject, Way, bytes_of
+from funcnet.bench.subject import Running, Setting, Subject, Way, bytes_of
 from funcnet.bench.ways.in_jax import missing
 from funcnet.jit import jit
 from funcnet.model import Model
@@ -30,8 +30,9 @@ def _batch(size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return x.to(device), random.randint(random.key(2), (size,), 0, _CLASSES).long().to(device)
 
 
-def _ensemble(count: int, device: torch.device, _: torch.dtype | None) -> Subject:
+def _ensemble(count: int, setting: Setting) -> Subject:
     """A training step of some small networks on one batch."""
+    device = setting.device
     model, (x, y) = Model(_network), _batch(32, device)
     optimizer = optim.adam(_RATE)
     params, state = vmap(lambda key: model.init(key))(random.split(random.key(0), count))
@@ -81,8 +82,9 @@ def _ensemble(count: int, device: torch.device, _: torch.dtype | None) -> Subjec
     return Subject(name, ways, ("loop of eager steps",), count, "network", settings, device=device)
 
 
-def _per_example(device: torch.device, _: torch.dtype | None) -> Subject:
+def _per_example(setting: Setting) -> Subject:
     """The gradient of each example of a batch."""
+    device = setting.device
     model, (x, y) = Model(_network), _batch(64, device)
     params, state = model.init(random.key(0), device=device)
 
@@ -125,7 +127,7 @@ def _per_example(device: torch.device, _: torch.dtype | None) -> Subject:
     return Subject("per-example", ways, ("loop", "Opacus"), 64, "example", {"batch": 64}, device=device)
 
 
-SUBJECTS: Mapping[str, Callable[[torch.device, torch.dtype | None], Subject]] = {
+SUBJECTS: Mapping[str, Callable[[Setting], Subject]] = {
     **{f"ensemble-{count}": partial(_ensemble, count) for count in (1, 4, 16, 64, 256)},
     "per-example": _per_example,
 }

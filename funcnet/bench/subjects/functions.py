@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from funcnet import optim, random, tree
-from funcnet.bench.subject import Running, Subject, Way, bytes_of
+from funcnet.bench.subject import Running, Setting, Subject, Way, bytes_of
 from funcnet.bench.ways.in_jax import finished, missing
 from funcnet.control import scan
 from funcnet.jit import jit
@@ -32,8 +32,9 @@ def _images(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return x.to(device), random.randint(random.key(2), (count,), 0, 10).long().to(device)
 
 
-def _hvp(device: torch.device, _: torch.dtype | None) -> Subject:
+def _hvp(setting: Setting) -> Subject:
     """The product of a loss's Hessian with a vector."""
+    device = setting.device
     model, (x, y) = Model(_network), _images(64, device)
     params, state = model.init(random.key(0), device=device)
     names = list(params)
@@ -92,8 +93,9 @@ def _hvp(device: torch.device, _: torch.dtype | None) -> Subject:
     return Subject("hvp", ways, ("backward of backward",), 64, "image", {"batch": 64}, device=device)
 
 
-def _epoch(device: torch.device, _: torch.dtype | None) -> Subject:
+def _epoch(setting: Setting) -> Subject:
     """An epoch over 2,048 images of MNIST's size in batches of 64: a loop of steps, or one compiled scan."""
+    device = setting.device
     count, batch = 2048, 64
     model, (x, y) = Model(_network), _images(count, device)
     batches = x.reshape(-1, batch, 28, 28), y.reshape(-1, batch)
@@ -158,8 +160,9 @@ def _epoch(device: torch.device, _: torch.dtype | None) -> Subject:
     return Subject("epoch", ways, ("module, fused",), count, "image", settings, device=device)
 
 
-def _draws(name: str, device: torch.device, _: torch.dtype | None) -> Subject:
+def _draws(name: str, setting: Setting) -> Subject:
     """A million random numbers; torch's come from a global generator, and are others."""
+    device = setting.device
     key, shape = random.key(0).to(device), (_DRAWS,)
     draw = getattr(random, name)
     generator = torch.Generator(device).manual_seed(0)
@@ -186,7 +189,7 @@ def _draws(name: str, device: torch.device, _: torch.dtype | None) -> Subject:
     return Subject(name, ways, (f"torch.{theirs.__name__}",), _DRAWS, "number", device=device)
 
 
-SUBJECTS: Mapping[str, Callable[[torch.device, torch.dtype | None], Subject]] = {
+SUBJECTS: Mapping[str, Callable[[Setting], Subject]] = {
     "hvp": _hvp,
     "epoch": _epoch,
     "uniform": partial(_draws, "uniform"),

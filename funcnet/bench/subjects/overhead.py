@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from funcnet import random, tree
 from funcnet.bench import ways
-from funcnet.bench.subject import Running, Subject, Way, bytes_of
+from funcnet.bench.subject import Running, Setting, Subject, Way, bytes_of
 from funcnet.bench.workloads.workload import Workload, classified, cross_entropy
 from funcnet.jit import jit
 from funcnet.model import Model
@@ -30,7 +30,8 @@ def _start(build: Callable[[], nn.Module], device: torch.device) -> tuple[Model,
     return model, params, state, random.normal(random.key(1), (_BATCH, _WIDTH)).to(device)
 
 
-def _call(device: torch.device, _: torch.dtype | None) -> Subject:
+def _call(setting: Setting) -> Subject:
+    device = setting.device
     model, params, state, x = _start(_deep, device)
     module = model.bind(params, state).eval()
     held = lambda: bytes_of(params, state)  # noqa: E731
@@ -52,7 +53,8 @@ def _call(device: torch.device, _: torch.dtype | None) -> Subject:
     return Subject("overhead", made, ("module",), settings={"layers": _LAYERS, "width": _WIDTH}, device=device)
 
 
-def _gradient(device: torch.device, _: torch.dtype | None) -> Subject:
+def _gradient(setting: Setting) -> Subject:
+    device = setting.device
     model, params, state, x = _start(_deep, device)
     module = model.bind(params, state)
     held = lambda: bytes_of(params, state)  # noqa: E731
@@ -81,7 +83,7 @@ def _gradient(device: torch.device, _: torch.dtype | None) -> Subject:
     return Subject("overhead-gradient", made, ("backward",), settings=settings, device=device)
 
 
-def _thousand(device: torch.device, autocast: torch.dtype | None) -> Subject:
+def _thousand(setting: Setting) -> Subject:
     """A training step of 500 tiny layers: 1,000 parameters."""
 
     def build() -> nn.Module:
@@ -92,11 +94,12 @@ def _thousand(device: torch.device, autocast: torch.dtype | None) -> Subject:
         return classified(key, shape=(_BATCH, 8), classes=10)
 
     workload = Workload("thousand-parameters", build, batch, cross_entropy, _BATCH, "example", settings={"layers": 500})
-    return ways.training(workload, device, autocast)
+    return ways.training(workload, setting)
 
 
-def _blocks(device: torch.device, _: torch.dtype | None) -> Subject:
+def _blocks(setting: Setting) -> Subject:
     """The gradient of a stack of equal blocks, compiled: how the time to compile grows with their number."""
+    device = setting.device
 
     def block() -> nn.Module:
         return nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True, norm_first=True)
@@ -120,7 +123,7 @@ def _blocks(device: torch.device, _: torch.dtype | None) -> Subject:
     return Subject("blocks", made, ("12 blocks",), device=device)
 
 
-SUBJECTS: Mapping[str, Callable[[torch.device, torch.dtype | None], Subject]] = {
+SUBJECTS: Mapping[str, Callable[[Setting], Subject]] = {
     "overhead": _call,
     "overhead-gradient": _gradient,
     "thousand-parameters": _thousand,

@@ -1,40 +1,49 @@
 """The ways to train a workload, and to run one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-import torch
-
-from funcnet import _compat
-from funcnet.bench.subject import Subject, Way
+from funcnet import counts
+from funcnet.bench.memory import free
+from funcnet.bench.subject import Setting, Subject, Way
 from funcnet.bench.ways import in_jax, module, pure, torchopt
 from funcnet.bench.ways.job import Job
 from funcnet.bench.workloads import Workload
+from funcnet.counts.table import scaled
 
 __all__ = ["inference", "training"]
 
+_COPIES = 8  # parameters, gradients and two moments, old and new
 
-def training(workload: Workload, device: torch.device, autocast: torch.dtype | None = None) -> Subject:
+
+def training(workload: Workload, setting: Setting) -> Subject:
     """A training step of a workload, in every way."""
-    job = Job(workload, device, autocast)
+    job = Job(workload, setting.device, setting.autocast)
     ways = module.training(job) | torchopt.training(job) | pure.training(job) | in_jax.training(job)
-    return _subject(job, workload.name, ways)
+    return _subject(job, workload.name, ways, train=True)
 
 
-def inference(workload: Workload, device: torch.device, autocast: torch.dtype | None = None) -> Subject:
+def inference(workload: Workload, setting: Setting) -> Subject:
     """A forward pass of a workload in evaluation, in every way."""
-    job = Job(workload, device, autocast)
+    job = Job(workload, setting.device, setting.autocast)
     ways = module.inference(job) | pure.inference(job) | in_jax.inference(job)
-    return _subject(job, f"{workload.name}-inference", ways)
+    return _subject(job, f"{workload.name}-inference", ways, train=False)
 
 
-def _subject(job: Job, name: str, ways: Mapping[str, Way]) -> Subject:
+def _subject(job: Job, name: str, ways: Mapping[str, Way], *, train: bool) -> Subject:
     workload = job.workload
-
-    def flops() -> int:
-        running = ways["module"].make()
-        with _compat.FlopCounter(lambda: ("", "")) as counter:
-            running.step()
-        return sum(counter.counts().values())
-
-    reference = tuple(way for way in ways if way.startswith("module"))
-    return Subject(name, ways, reference, workload.size, workload.unit, workload.settings, flops, device=job.device)
+    cost = counts.summary(job.model, *job.batch[0], train=train)
+    needed, there = _COPIES * cost.parameter_bytes + cost.kept, free(job.device)
+    if there is not None and needed > there:
+        reason = f"needs about {scaled(needed, 'B')} of memory, and {scaled(there, 'B')} are free"
+        ways = {way: replace(how, absent=reason) for way, how in ways.items()}
+    return Subject(
+        name,
+        ways,
+        tuple(way for way in ways if way.startswith("module")),
+        workload.size,
+        workload.unit,
+        workload.settings,
+        cost.forward + cost.backward,
+        device=job.device,
+    )

@@ -21,4 +21,5 @@ WORKLOADS: dict[str, Callable[[str], Workload]] = {
     "lstm": lstm,
     "dlrm": dlrm,
 }
-"""By name: from a machine, "cpu" or "gpu", to the workload at a size that suits it."""
+"""By name: from a machine, "cpu" or "gpu", to the workload at a size that suits it; "smoke" is the smallest that still
+has every kind of layer, for a check that ways agree."""

@@ -101,7 +101,8 @@ def gpt(machine: str) -> Workload:
 
 
 def _gpt(name: str, machine: str, small: dict[str, int], large: dict[str, int]) -> Workload:
-    settings = pick(machine, name, {"cpu": small, "gpu": large})
+    tiny = {"layers": 2, "heads": 2, "width": 16, "context": 12, "vocabulary": 32, "batch": 3, "length": 8}
+    settings = pick(machine, name, {"cpu": small, "gpu": large, "smoke": tiny})
     size, length, vocabulary = settings["batch"], settings["length"], settings["vocabulary"]
     return Workload(
         name,

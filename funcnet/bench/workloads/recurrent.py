@@ -35,7 +35,8 @@ class Recurrent(nn.Module):
 def lstm(machine: str) -> Workload:
     """Two layers of 128, on either machine: what is measured is overhead."""
     sizes = {"layers": 2, "width": 128, "vocabulary": 512, "batch": 16, "length": 64}
-    settings = pick(machine, "lstm", {"cpu": sizes, "gpu": sizes})
+    tiny = {"layers": 2, "width": 12, "vocabulary": 32, "batch": 3, "length": 6}
+    settings = pick(machine, "lstm", {"cpu": sizes, "gpu": sizes, "smoke": tiny})
     size, length, vocabulary = settings["batch"], settings["length"], settings["vocabulary"]
     return Workload(
         "lstm",

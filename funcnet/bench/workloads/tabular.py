@@ -63,7 +63,8 @@ def clicks(key: Tensor, *, batch: int, features: int, tables: int, rows: int) ->
 def mlp(machine: str) -> Workload:
     """784-512-256-10, batch 64, on either machine: what is measured is overhead."""
     sizes = {"widths": (784, 512, 256, 10), "batch": 64}
-    settings = pick(machine, "mlp", {"cpu": sizes, "gpu": sizes})
+    tiny = {"widths": (12, 16, 5), "batch": 8}
+    settings = pick(machine, "mlp", {"cpu": sizes, "gpu": sizes, "smoke": tiny})
     widths, size = settings["widths"], settings["batch"]
     return Workload(
         "mlp",
@@ -81,7 +82,8 @@ def dlrm(machine: str) -> Workload:
     """Eight tables, thirteen dense features."""
     shape = {"tables": 8, "rows": 10_000, "width": 16, "bottom": (13, 64), "top": (64, 32), "batch": 256}
     large = {"tables": 8, "rows": 200_000, "width": 64, "bottom": (13, 512, 256), "top": (512, 256), "batch": 8192}
-    settings = pick(machine, "dlrm", {"cpu": shape, "gpu": large})
+    tiny = {"tables": 3, "rows": 50, "width": 8, "bottom": (5, 12), "top": (16,), "batch": 16}
+    settings = pick(machine, "dlrm", {"cpu": shape, "gpu": large, "smoke": tiny})
     sizes = {name: value for name, value in settings.items() if name != "batch"}
     tables, rows, size = settings["tables"], settings["rows"], settings["batch"]
     return Workload(

@@ -43,7 +43,8 @@ def transformer(side: int, patch: int, layers: int, heads: int, width: int, clas
 def cnn(machine: str) -> Workload:
     """Two stages on 32x32 images, on either machine: what is measured is overhead."""
     sizes = {"channels": (3, 32, 64), "side": 32, "classes": 10, "batch": 64}
-    return _images("cnn", machine, convolutional, {"cpu": sizes, "gpu": sizes}, "cnn")
+    tiny = {"channels": (3, 4, 6), "side": 12, "classes": 5, "batch": 8}
+    return _images("cnn", machine, convolutional, {"cpu": sizes, "gpu": sizes, "smoke": tiny}, "cnn")
 
 
 def resnet18(machine: str) -> Workload:
@@ -61,12 +62,15 @@ def vit_tiny(machine: str) -> Workload:
     shape = {"layers": 12, "heads": 3, "width": 192}
     small = {"side": 64, "patch": 8, **shape, "classes": 10, "batch": 8}
     large = {"side": 224, "patch": 16, **shape, "classes": 1000, "batch": 256}
-    return _images("vit-tiny", machine, transformer, {"cpu": small, "gpu": large}, "vit")
+    tiny = {"side": 24, "patch": 8, "layers": 2, "heads": 3, "width": 24, "classes": 5, "batch": 4}
+    return _images("vit-tiny", machine, transformer, {"cpu": small, "gpu": large, "smoke": tiny}, "vit")
 
 
 def _resnet(name: str, machine: str, shape: Mapping[str, Any]) -> Workload:
     small = {**shape, "side": 64, "classes": 10, "batch": 8}
-    return _images(name, machine, resnet, {"cpu": small, "gpu": {**small, "side": 224, "batch": 256}}, "resnet")
+    large = {**small, "side": 224, "batch": 256}
+    tiny = {**small, "layers": (1, 2, 1, 1), "batch": 4}
+    return _images(name, machine, resnet, {"cpu": small, "gpu": large, "smoke": tiny}, "resnet")
 
 
 def _images(name: str, machine: str, module: Callable[..., nn.Module], sizes: Sizes, jax: str) -> Workload:

@@ -67,7 +67,7 @@ def pick(machine: str, name: str, sizes: Mapping[str, Mapping[str, Any]]) -> Map
         ValueError: it has none for this machine.
     """
     if machine not in sizes:
-        raise ValueError(f"the workload {name} has sizes for {' and '.join(sizes)}, not for {machine!r}.")
+        raise ValueError(f"the workload {name} has sizes for {', '.join(sizes)}, and none for {machine!r}.")
     return sizes[machine]
 
 

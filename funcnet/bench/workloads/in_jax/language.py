@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from jax import Array
 
-from funcnet.bench.workloads.in_jax.layers import Arrays, Net, attention, layer_norm, linear, prepared
+from funcnet.bench.workloads.in_jax.layers import Arrays, Net, attention, layer_norm, linear, prepared, product
 
 __all__ = ["gpt"]
 
@@ -22,6 +22,6 @@ def gpt(settings: Mapping[str, Any]) -> Net:
             x = x + linear(params, f"{name}.project", attention(y, settings["heads"], causal=True))
             y = linear(params, f"{name}.expand", layer_norm(params, f"{name}.before_mlp", x))
             x = x + linear(params, f"{name}.contract", jax.nn.gelu(y, approximate=True))
-        return layer_norm(params, "last", x) @ params["tokens.weight"].T, state
+        return product(layer_norm(params, "last", x), params["tokens.weight"].T), state
 
     return Net(prepared(["tokens.weight", "positions.weight"]), apply)

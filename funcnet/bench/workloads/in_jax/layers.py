@@ -23,6 +23,8 @@ __all__ = [
     "linear",
     "moved",
     "prepared",
+    "product",
+    "widened",
 ]
 
 Arrays: TypeAlias = dict[str, Array]
@@ -58,8 +60,13 @@ def laid_out(values: Given, keep: Collection[str] = ()) -> Arrays:
 
 def moved(value: "np.ndarray[Any, Any]") -> Array:
     """An array of jax's own, never torch's memory (which a donating step would write); int64 becomes int32."""
-    value = np.ascontiguousarray(value)
+    value = np.asarray(value, order="C")
     return jnp.array(value.astype(np.int32) if value.dtype == np.int64 else value)
+
+
+def widened(x: Array) -> Array:
+    """Float32 at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def prepared(keep: Collection[str] = ()) -> Callable[[Given, Given, tuple[Any, ...]], Any]:
@@ -73,16 +80,37 @@ def prepared(keep: Collection[str] = ()) -> Callable[[Given, Given, tuple[Any, .
 
 def linear(params: Arrays, name: str, x: Array) -> Array:
     """`(..., in)` to `(..., out)`."""
-    return x @ params[f"{name}.weight"] + params[f"{name}.bias"]
+    return product(x, params[f"{name}.weight"]) + params[f"{name}.bias"]
+
+
+def product(x: Array, kernel: Array) -> Array:
+    """`(..., in) @ (in, out)` over one axis of rows: with two, the kernel's gradient takes longer on a CPU.
+
+    A GPT's step took 0.79 of the time, on two cores.
+    """
+    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
 
 
 def conv(params: Arrays, name: str, x: Array, *, stride: int = 1, padding: int = 0) -> Array:
-    """A convolution without bias, NHWC."""
+    """A convolution without bias, NHWC; as a matrix product where XLA's own is slow on a CPU."""
     kernel = params[f"{name}.weight"]
-    if kernel.shape[:2] == (1, 1) and stride == 1:  # a matrix product, a quarter faster on a CPU
-        return x @ kernel[0, 0]
+    if kernel.shape[:2] == (1, 1):
+        return product(x[:, ::stride, ::stride], kernel[0, 0])
+    # On two cores, with gradients: 0.8 of XLA's own time for images of 8x8, and 0.04 for 2x2.
+    if jax.default_backend() == "cpu" and x.shape[1] <= 8 * stride:
+        return as_product(x, kernel, stride, padding)
     sides = ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def as_product(x: Array, kernel: Array, stride: int, padding: int) -> Array:
+    """A convolution of square kernels: the shifted images side by side, times the kernel as a matrix."""
+    side = len(kernel)
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    height, width = ((size - side) // stride + 1 for size in x.shape[1:3])
+    rows = (slice(i, i + stride * (height - 1) + 1, stride) for i in range(side))
+    shifted = [x[:, row, j : j + stride * (width - 1) + 1 : stride] for row in rows for j in range(side)]
+    return product(jnp.concatenate(shifted, -1), kernel.reshape(-1, kernel.shape[-1]))
 
 
 def batch_norm(params: Arrays, state: Arrays, after: Arrays, name: str, x: Array, train: bool) -> Array:
@@ -90,19 +118,20 @@ def batch_norm(params: Arrays, state: Arrays, after: Arrays, name: str, x: Array
     mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
     if train:
         old, count = (mean, variance), x.size // x.shape[-1]
-        wide = x.astype(jnp.float32)
+        wide = widened(x)
         mean = wide.mean((0, 1, 2))
         variance = jnp.square(wide).mean((0, 1, 2)) - jnp.square(mean)  # in one pass over x
         after[f"{name}.running_mean"] = (0.9 * old[0] + 0.1 * mean).astype(old[0].dtype)
         after[f"{name}.running_var"] = (0.9 * old[1] + 0.1 * count / (count - 1) * variance).astype(old[1].dtype)
         after[f"{name}.num_batches_tracked"] = state[f"{name}.num_batches_tracked"] + 1
     scale = lax.rsqrt(variance + 1e-5) * params[f"{name}.weight"]
-    return ((x - mean) * scale + params[f"{name}.bias"]).astype(x.dtype)
+    # One multiplication and one addition for each element: 0.72 of the cnn's time with (x - mean) * scale + bias.
+    return (x * scale + (params[f"{name}.bias"] - mean * scale)).astype(x.dtype)
 
 
 def layer_norm(params: Arrays, name: str, x: Array, epsilon: float = 1e-5) -> Array:
-    """LayerNorm over the last axis, in float32."""
-    wide = x.astype(jnp.float32)
+    """LayerNorm over the last axis, in float32 at least."""
+    wide = widened(x)
     mean = wide.mean(-1, keepdims=True)
     variance = jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean)  # in one pass over x
     wide = (wide - mean) * lax.rsqrt(variance + epsilon)
@@ -117,7 +146,7 @@ def attention(qkv: Array, heads: int, *, causal: bool) -> Array:
         mixed = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
     else:  # a third faster on a CPU than what dot_product_attention does there
         q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
-        scores = (q @ k.swapaxes(-1, -2)).astype(jnp.float32) * q.shape[-1] ** -0.5
+        scores = widened(q @ k.swapaxes(-1, -2)) * q.shape[-1] ** -0.5
         if causal:
             scores = jnp.where(np.tril(np.ones((length, length), bool)), scores, -jnp.inf)
         mixed = (jax.nn.softmax(scores, -1).astype(v.dtype) @ v).swapaxes(1, 2)
@@ -126,17 +155,17 @@ def attention(qkv: Array, heads: int, *, causal: bool) -> Array:
 
 def gelu(x: Array) -> Array:
     """The exact GELU; jax.nn's, through erfc, takes a third longer on a CPU."""
-    return 0.5 * x * (1 + lax.erf(x * np.float32(0.5**0.5)))
+    return 0.5 * x * (1 + lax.erf(x * 0.5**0.5))
 
 
 def cross_entropy(output: Array, target: Array) -> Array:
-    """The mean cross entropy of logits `(..., classes)` and classes `(...)`, in float32."""
-    output = output.astype(jnp.float32)
+    """The mean cross entropy of logits `(..., classes)` and classes `(...)`, in float32 at least."""
+    output = widened(output)
     right = jnp.take_along_axis(output, target[..., None], -1)[..., 0]
     return jnp.mean(jax.nn.logsumexp(output, -1) - right)
 
 
 def bce_with_logits(output: Array, target: Array) -> Array:
-    """The mean binary cross entropy of logits and probabilities of one shape, in float32."""
-    output = output.astype(jnp.float32)
+    """The mean binary cross entropy of logits and probabilities of one shape, in float32 at least."""
+    output = widened(output)
     return jnp.mean(jax.nn.softplus(output) - output * target)

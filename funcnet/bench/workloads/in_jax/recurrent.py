@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from funcnet.bench.workloads.in_jax.layers import Arrays, Net, linear, prepared
+from funcnet.bench.workloads.in_jax.layers import Arrays, Net, linear, prepared, product
 
 __all__ = ["lstm"]
 
@@ -27,7 +27,7 @@ def lstm(settings: Mapping[str, Any]) -> Net:
 def layer(params: Arrays, i: int, x: Array) -> Array:
     """One layer over `(length, batch, features)`: what comes from below for all steps at once, then a scan."""
     bias = params[f"lstm.bias_ih_l{i}"] + params[f"lstm.bias_hh_l{i}"]
-    below = x @ params[f"lstm.weight_ih_l{i}"] + bias
+    below = product(x, params[f"lstm.weight_ih_l{i}"]) + bias
     kernel = params[f"lstm.weight_hh_l{i}"]
 
     def step(carry: tuple[Array, Array], below: Array) -> tuple[tuple[Array, Array], Array]:

@@ -20,6 +20,7 @@ from funcnet.bench.workloads.in_jax.layers import (
     layer_norm,
     linear,
     moved,
+    product,
 )
 
 __all__ = ["cnn", "resnet", "vit"]
@@ -97,9 +98,10 @@ def vit(settings: Mapping[str, Any]) -> Net:
         x = jnp.concatenate([first, x], 1) + params["encoder.pos_embedding"]
         for i in range(settings["layers"]):
             name = f"encoder.layers.encoder_layer_{i}"
-            y = layer_norm(params, f"{name}.ln_1", x, 1e-6)
-            y = y @ params[f"{name}.self_attention.in_proj_weight"] + params[f"{name}.self_attention.in_proj_bias"]
-            x = x + linear(params, f"{name}.self_attention.out_proj", attention(y, heads, causal=False))
+            mixer = f"{name}.self_attention"
+            y = product(layer_norm(params, f"{name}.ln_1", x, 1e-6), params[f"{mixer}.in_proj_weight"])
+            y = attention(y + params[f"{mixer}.in_proj_bias"], heads, causal=False)
+            x = x + linear(params, f"{mixer}.out_proj", y)
             y = layer_norm(params, f"{name}.ln_2", x, 1e-6)
             x = x + linear(params, f"{name}.mlp.3", gelu(linear(params, f"{name}.mlp.0", y)))
         return linear(params, "heads.head", layer_norm(params, "encoder.ln", x[:, 0], 1e-6)), state
