@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 
-from funcnet._compat.loops import hoist_constants
+from funcnet._compat.loops import NODES, hoist_constants
 from funcnet._compat.lowering import install_lowerings
 from funcnet._compat.sources import shared_files
 
@@ -14,16 +14,19 @@ from funcnet._compat.sources import shared_files
 def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.GraphModule:
     """Run `f` once on fake tensors and return the graph of what it did.
 
-    `make_fx` carries tensors that `f` closes over as constants of the graph only with `_allow_non_fake_inputs`.
-    Checked on 2.15.0.
+    `make_fx` carries tensors that `f` closes over as constants of the graph only with `_allow_non_fake_inputs`. The
+    graph's Python is written when it is first called, which it never is where the compiler finds it in its cache: a
+    seventh of the time that tracing takes. Checked on 2.15.0.
     """
     from torch._subclasses.fake_tensor import DataDependentOutputException
+    from torch.fx._lazy_graph_module import _use_lazy_graph_module
     from torch.fx.experimental.proxy_tensor import make_fx  # brings sympy: half a second that only jit needs
 
     read = torch.ops.aten._local_scalar_dense.default
 
     def traced(**options: Any) -> torch.fx.GraphModule:
-        return make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True, **options)(*inputs)
+        with _use_lazy_graph_module(True):
+            return make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True, **options)(*inputs)
 
     try:
         graph = traced()
@@ -105,7 +108,16 @@ def compile_graph(
             options["static_input_idxs"] = sorted({*options.get("static_input_idxs", ()), *static})
             return compile_fx.compile_fx_inner(module, examples, **options)
 
-        patches = list_mode_options(mode) if mode else None
+        patches = dict(list_mode_options(mode)) if mode else {}
+        backward = torch.ops.aten.convolution_backward.default
+        trains = graph.graph.find_nodes(op="call_function", target=backward, sort=False)
+        if trains and all(t.device.type == "cpu" for t in inputs):
+            # Inductor would turn images and weights to channels-last around every convolution, and each step its
+            # results back to the layout of the parameters. As they are a training step takes 0.45 of that (resnet18 at
+            # 8x3x64x64) and 0.84 (two convolutions at 64x3x32x32); evaluation alone takes 1.2 (the same two).
+            patches["layout_optimization"] = False
+        # Torch looks for no graph with a loop in its cache; a compiled LSTM took 6 s in each process.
+        patches["unsafe_marked_cacheable_functions"] = {f"{n.__module__}.{n.__name__}": "1" for n in NODES}
         with shared_files():
             compiled = compile_fx.compile_fx(graph, examples, inner_compile=inner, config_patches=patches)
     return cast(Callable[..., Any], compiled)

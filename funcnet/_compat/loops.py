@@ -28,8 +28,9 @@ try:
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode
 
     _AVAILABLE = True
+    NODES: tuple[Any, ...] = (cond_op, scan_op, while_loop_op)
 except ImportError:
-    _AVAILABLE = False
+    _AVAILABLE, NODES = False, ()
 
 
 class _Thread(threading.local):
@@ -198,9 +199,8 @@ def hoist_constants(graph: torch.fx.GraphModule) -> None:
 
     Torch cannot compile a body that has any: a `torch.tensor(...)` in a step, or a tensor around it that is not traced.
     """
-    nodes = (cond_op, scan_op, while_loop_op) if _AVAILABLE else ()
     for node in list(graph.graph.nodes):
-        if node.op != "call_function" or node.target not in nodes:
+        if node.op != "call_function" or node.target not in NODES:
             continue
         held = [getattr(graph, arg.target) for arg in node.args if getattr(arg, "op", None) == "get_attr"]
         bodies = [body for body in held if isinstance(body, torch.fx.GraphModule)]

@@ -1,14 +1,15 @@
-"""The kernels of one graph share files, and what may not be shared is left alone."""
+"""What `jit` asks of Inductor: kernels in shared files, loops from the cache, convolutions in their own layout."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from funcnet import _compat, jit, random
+from funcnet import _compat, grad, jit, random, scan
 from funcnet._compat.sources import _Template, shares
 
 KEY = random.key(3)
@@ -76,3 +77,46 @@ def test_torch_compile_beside_jit_is_left_alone():
 def test_another_binding_than_the_known_one_is_refused(text, call):
     with pytest.raises(ValueError, match="binds its kernels in another way"):
         _Template(text, call)
+
+
+def hits():
+    from torch._dynamo.utils import counters
+
+    return counters["aot_autograd"]["autograd_cache_hit"]
+
+
+@pytest.mark.slow
+def test_graphs_with_loops_come_from_the_cache_if_their_bodies_agree():
+    def sums(factor):
+        return jit(lambda xs: scan(lambda total, x: (factor * total + x, total.sin()), torch.zeros(48), xs))
+
+    expected = {factor: sums(factor).eager(Y) for factor in (0.5, 0.75)}
+    assert not torch.allclose(expected[0.5][0], expected[0.75][0])
+    with _compat.empty_compiler_cache():
+        for factor, before in ((0.5, 0), (0.75, 0), (0.5, 1), (0.75, 1)):
+            count = hits()
+            torch.testing.assert_close(sums(factor)(Y), expected[factor])
+            assert (hits() > count) == bool(before)
+
+
+@pytest.mark.slow
+def test_training_leaves_convolutions_in_their_layout(monkeypatch):
+    from torch._inductor import compile_fx, config
+
+    seen = []
+    real = compile_fx.compile_fx_inner
+
+    def spy(*args, **kwargs):
+        seen.append(config.layout_optimization)
+        return real(*args, **kwargs)
+
+    def loss(weight, images):
+        return F.conv2d(images, weight).square().sum()
+
+    monkeypatch.setattr(compile_fx, "compile_fx_inner", spy)
+    images, weight = X.reshape(2, 3, 16, 16), Y[:3, :27].reshape(3, 3, 3, 3)
+    with torch.compiler.config.patch(force_disable_caches=True):  # or a second run would compile nothing
+        for f in (grad(loss), loss):
+            torch.testing.assert_close(jit(f)(weight, images), f(weight, images), rtol=1e-4, atol=1e-4)
+    assert seen == [False, config.layout_optimization]
+    assert config.layout_optimization
