@@ -2,9 +2,8 @@
 
 import sys
 
+import memory
 import pytest
-
-from benchmarks import memory
 
 
 @pytest.mark.slow

@@ -38,7 +38,7 @@ def test_what_it_names_exists(path):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/performance.md"])
 def test_its_tables_are_those_of_the_results(page):
-    from benchmarks import tables
+    import tables
 
     text = (README.parent / page).read_text()
     assert tables.filled(text) == text
