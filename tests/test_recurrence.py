@@ -168,6 +168,59 @@ def test_jit(kind, form):
     close(jit(grad(case.loss), backend="aot_eager")(*args), grad(case.loss)(*args))
 
 
+SINGLE = [
+    {"num_layers": 2, "bidirectional": True, "batch_first": True},
+    {"bias": False},
+]
+
+
+def operators(f, *args):
+    """The names of the operators in the graph that jit makes."""
+    found = set()
+
+    def backend(graph, inputs):
+        found.update(str(node.target) for node in graph.graph.nodes)
+        return graph
+
+    result = jit(f, backend=backend)(*args)
+    return found, result
+
+
+@pytest.mark.parametrize("states", [False, True])
+@pytest.mark.parametrize("options", SINGLE)
+def test_jit_holds_an_lstm_in_single_precision_as_one_node(options, states):
+    case = Case("lstm", options, states=states, dtype=torch.float32)
+    args = case.params, case.x, *case.hx
+    for f in (grad(case.loss, (0, 1)), lambda *args: vjp(lambda *args: case.loss(*args), *args)[1](torch.ones(()))):
+        names, got = operators(f, *args)
+        assert "funcnet.lstm_layer_backward.default" in names
+        close(got, f(*args))
+
+
+def test_jit_of_an_lstm_in_single_precision_with_dropout_between_layers():
+    case = Case("lstm", {"num_layers": 2, "dropout": 0.5}, dtype=torch.float32)
+    f = grad(lambda p, key: case.loss(p, case.x, key=key, train=True))
+    names, got = operators(f, case.params, random.key(3))
+    assert "funcnet.lstm_layer_backward.default" in names
+    close(got, f(case.params, random.key(3)))
+    names, other = operators(f, case.params, random.key(4))
+    assert not torch.equal(other["weight_hh_l0"], got["weight_hh_l0"])
+
+
+def test_jit_of_an_lstm_in_single_precision_asks_the_cells_for_what_its_kernel_lacks():
+    case = Case("lstm", dtype=torch.float32)
+    p, along = case.params, tree.map(torch.cos, case.params)
+    for f in (
+        lambda p: hvp(lambda p: case.loss(p, case.x), (p,), (along,)),
+        lambda p: jvp(lambda p: case.loss(p, case.x), (p,), (along,)),
+        lambda p: vmap(grad(lambda p, x: case.loss(p, x)), (None, 0))(p, torch.stack([case.x, case.x.sin()])),
+        grad(lambda p: case.loss(p, case.x[:, :0])),
+    ):
+        names, got = operators(f, p)
+        assert not any("lstm_layer" in name for name in names)
+        close(got, f(p), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.slow
 @settings(max_examples=50)
 @given(cases())

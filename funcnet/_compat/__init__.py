@@ -59,6 +59,10 @@ from funcnet._compat.modules import hooked as hooked
 from funcnet._compat.packing import pack_padded as pack_padded
 from funcnet._compat.packing import pad_packed as pad_packed
 from funcnet._compat.packing import untraced as untraced
+from funcnet._compat.recurrence import has_lstm_layer as has_lstm_layer
+from funcnet._compat.recurrence import lstm_layer as lstm_layer
+from funcnet._compat.recurrence import lstm_layer_backward as lstm_layer_backward
+from funcnet._compat.recurrence import lstm_workspace as lstm_workspace
 from funcnet._compat.trees import register_dataclass as register_dataclass
 from funcnet._compat.trees import tree_children as tree_children
 from funcnet._compat.trees import tree_node as tree_node

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from funcnet import _compat
 from funcnet.pure.cells import CELLS, Weights, layer
+from funcnet.pure.lstm import traced_lstm, traces_as_one
 from funcnet.pure.packing import PACKING, Packing
 from funcnet.random.attention import lowered
 
@@ -97,18 +98,14 @@ def _native_suffices(kind: str, call: _Call) -> bool:
     """Whether torch's own kernel has what is asked for.
 
     None has a batching rule, and inside a transform none can read the lengths of packed sequences. The LSTM has no
-    forward mode, and off the CPU none has more than one derivative in reverse. Traced, they are unrolled, but for the
-    LSTM in single precision, whose backward does not trace.
+    forward mode, and off the CPU none has more than one derivative in reverse. Traced, they are unrolled.
     """
     asked = _compat.asked_of(call.input, *call.states, *call.weights)
     if call.input.device.type != "cpu":
         return not (asked.batched or asked.forward or asked.reverse > 1 or _compat.tracing())
-    if asked.batched or (asked.forward and kind == "lstm") or (asked.transformed and call.batch_sizes is not None):
-        return False
-    if not _compat.tracing():
-        return True
-    single = call.input.dtype == torch.float32 and call.batch_sizes is None and _count(call) % 2 == 0
-    return kind == "lstm" and single and not asked.transformed and not asked.reverse
+    forward = asked.forward and kind == "lstm"
+    packed = asked.transformed and call.batch_sizes is not None
+    return not (asked.batched or forward or packed or _compat.tracing())
 
 
 def _count(call: _Call) -> int:
@@ -136,17 +133,17 @@ def _by_cells(kind: str, call: _Call) -> tuple[Tensor, ...]:
         packing = Packing.of(call.batch_sizes, input.device)
         input, valid = packing.pad(input), packing.valid[..., None]
     count = _count(call)
-    results = [
-        layer(
-            CELLS[kind],
-            input,
-            tuple(state[direction] for state in call.states),
-            Weights.of(call.weights[direction * count : (direction + 1) * count], call.bias),
-            direction == 1,
-            valid,
-        )
-        for direction in range(2 if call.bidirectional else 1)
-    ]
+    fits = kind == "lstm" and count % 2 == 0 and valid is None  # no projection, one length
+    as_one = fits and _compat.tracing() and traces_as_one(input, *call.states, *call.weights)
+
+    def directed(direction: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        states = tuple(state[direction] for state in call.states)
+        weights = call.weights[direction * count : (direction + 1) * count]
+        if as_one:
+            return traced_lstm(input, states, weights, direction == 1)
+        return layer(CELLS[kind], input, states, Weights.of(weights, call.bias), direction == 1, valid)
+
+    results = [directed(direction) for direction in range(2 if call.bidirectional else 1)]
     output = torch.cat([output for output, _ in results], -1) if call.bidirectional else results[0][0]
     finals = [torch.stack(states) for states in zip(*(states for _, states in results), strict=True)]
     if call.batch_sizes is not None:
