@@ -19,6 +19,7 @@ from funcnet.bench.timing import compare
 __all__ = ["race"]
 
 _WARMUP = 10  # steps, whose results are compared as well
+_LONGEST, _LEAST = 240.0, 5  # seconds that the rounds of a subject take, unless this few take longer
 
 
 def race(
@@ -33,7 +34,8 @@ def race(
 
     Args:
         subject: the work and its ways. What fails is left out, with the reason in its cell.
-        rounds: how many rounds; 0 compares what the ways return and times nothing.
+        rounds: how many rounds, fewer (but 5) where steps are so long that they would take more than four minutes; 0
+            compares what the ways return and times nothing.
         seconds: about how long a way runs in a round.
         cold: whether compiled ways are started twice, with empty caches first, to measure what compiling costs.
         told: is called with what is done next.
@@ -112,6 +114,8 @@ def _agree(subject: Subject, results: dict[str, list[Any]], cells: dict[str, Cel
 
 def _timed(running: dict[str, Running], cells: dict[str, Cell], rounds: int, seconds: float) -> None:
     blocks = {name: max(min(int(seconds / min(cells[name].warmup)), 1000), 1) for name in running}
+    turn = sum((blocks[name] + 1) * min(cells[name].warmup) for name in running)
+    rounds = min(rounds, max(int(_LONGEST / turn), _LEAST)) if running else rounds
     failed: list[str] = []
 
     def named(name: str, step: Callable[[], Any]) -> Callable[[], Any]:

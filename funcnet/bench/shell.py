@@ -79,16 +79,18 @@ def _run(arguments: argparse.Namespace) -> int:
         return _stop(str(error))
     console = Console(width=None if sys.stdout.isatty() else 160)
     report = Report(environment(device), limits(device, autocast or torch.float32), [])
-    for result in _raced(chosen, arguments):
-        report.results.append(result)
-        if not arguments.smoke:
-            console.print(tables.table(result, report.limits), "")
-    if older is not None:
-        console.print(changes(report, older), "")
     try:
+        for result in _raced(chosen, arguments):
+            report.results.append(result)
+            if arguments.json:
+                report.save(arguments.json)  # each time: a run may take an hour, and be cut short
+            if not arguments.smoke:
+                console.print(tables.table(result, report.limits), "")
         _write(report, arguments)
     except OSError as error:
         return _stop(f"cannot write to {error.filename!r}: {error.strerror or error}.")
+    if older is not None:
+        console.print(changes(report, older), "")
     return _verdict(report, arguments, console)
 
 
@@ -134,8 +136,6 @@ def _chosen(subject: Subject, globs: list[str] | None) -> Subject:
 
 
 def _write(report: Report, arguments: argparse.Namespace) -> None:
-    if arguments.json:
-        report.save(arguments.json)
     if arguments.markdown:
         arguments.markdown.parent.mkdir(parents=True, exist_ok=True)
         arguments.markdown.write_text(tables.markdown(report))

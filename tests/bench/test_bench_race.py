@@ -1,5 +1,6 @@
 """A race on ways whose faults are known: what fails is told in its cell, and the others go on."""
 
+import importlib
 import sys
 
 import pytest
@@ -63,6 +64,14 @@ def test_ways_that_fail_differ_or_are_absent_have_their_reason_in_the_cell():
     report = Report(bench.environment(), bench.Limits(1.0, 1.0), [result])
     assert len(report.failures) == 5
     assert report.absences == ["s, absent: needs a GPU"]
+
+
+def test_long_steps_are_timed_in_fewer_rounds(monkeypatch):
+    ways = {"one": way(lambda: X.exp()), "two": way(lambda: X.exp())}
+    for seconds, rounds in ((0.0, 5), (60.0, 8)):
+        monkeypatch.setattr(importlib.import_module("funcnet.bench.race"), "_LONGEST", seconds)
+        result = race(Subject("s", ways, ("one",)), rounds=8, seconds=0.0001)
+        assert {len(cell.timing.rounds) for cell in result.cells.values()} == {rounds}
 
 
 def test_without_rounds_ways_are_compared_and_not_timed():

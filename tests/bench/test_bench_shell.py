@@ -53,7 +53,11 @@ def eager(monkeypatch):
     monkeypatch.setattr(own, "jit", partial(jit, backend="aot_eager"))
 
 
-def test_a_users_step_is_raced_with_its_state_carried_on(folder, eager, capsys):
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_a_users_step_is_raced_with_its_state_carried_on(folder, eager, capsys, monkeypatch):
     files = ["--json", "out/a.json", "--markdown", "out/a.md"]
     assert main(["bench", "steps_of_mine:make_step_of_mine", "--rounds", "2", "--seconds", "0.001", *files]) == 0
     cells = json.loads((folder / "out" / "a.json").read_text())["results"][0]["cells"]
@@ -61,6 +65,12 @@ def test_a_users_step_is_raced_with_its_state_carried_on(folder, eager, capsys):
     assert all(len(cell["timing"]["rounds"]) == 2 for cell in cells.values())
     assert "| eager |" in (folder / "out" / "a.md").read_text()
     assert "compiled, donating" in capsys.readouterr().out
+    # What was measured before a run is cut short is kept.
+    with monkeypatch.context() as patch:
+        patch.setattr(shell, "_write", interrupted)
+        cut = ["bench", "steps_of_mine:plain", "--rounds", "1", "--seconds", "0.001", "--json", "out/b.json"]
+        assert main(cut) == 130
+    assert len(bench.Report.load(folder / "out" / "b.json").results) == 1
     again = ["--ways", "compiled*", "--warm", "--compare", "out/a.json"]
     assert main(["bench", "steps_of_mine:make_step_of_mine", "--rounds", "1", "--seconds", "0.001", *again]) == 0
     out = capsys.readouterr().out
