@@ -70,6 +70,7 @@ def test_a_users_step_is_raced_with_its_state_carried_on(folder, eager, capsys, 
         patch.setattr(shell, "_write", interrupted)
         cut = ["bench", "steps_of_mine:plain", "--rounds", "1", "--seconds", "0.001", "--json", "out/b.json"]
         assert main(cut) == 130
+    capsys.readouterr()
     assert len(bench.Report.load(folder / "out" / "b.json").results) == 1
     again = ["--ways", "compiled*", "--warm", "--compare", "out/a.json"]
     assert main(["bench", "steps_of_mine:make_step_of_mine", "--rounds", "1", "--seconds", "0.001", *again]) == 0
