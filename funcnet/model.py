@@ -173,8 +173,10 @@ class Model:
         lent = {name: values[name].clone() for name in skeleton.lent[train]}
         filled = values | lent
         body.fill(filled)
-        mode = PureMode(key, {id(filled[name]): name for name in state if name in filled}, loan)
-        hooks = Hooks(body, mode, capture, perturb or {}) if capture or perturb else None
+        statistics = {id(filled[name]): name for name in state if name in filled}
+        watched = bool(capture or perturb)
+        mode = PureMode(key, statistics, loan, aside=not (watched or _compat.globally_hooked()))
+        hooks = Hooks(body, mode, capture, perturb or {}) if watched else None
         before = versions((*values.values(), *args))
         try:
             with mode:

@@ -5,7 +5,7 @@ Every call borrows a copy of its own, so neither two threads nor a call within a
 """
 
 import copy
-import functools
+import types
 from collections.abc import Mapping, Sequence
 from operator import attrgetter, methodcaller
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from funcnet import tree
 from funcnet.pure.adaptive import adaptive_log_softmax
+from funcnet.pure.aside import as_torch_made_it, run_aside
 from funcnet.pure.attributes import Attributes
 from funcnet.pure.inert import inert
 from funcnet.pure.inference import attention_forward
@@ -233,13 +234,16 @@ class Skeleton:
 
 def _specialize(module: nn.Module) -> nn.Module:
     """Give the submodules that read values in Python, or look for function modes, a forward of their own."""
+    torchs = [submodule for submodule in module.modules() if as_torch_made_it(submodule)]
     for submodule in module.modules():
         if isinstance(submodule, _BatchNorm) and submodule.momentum is None:
-            submodule.forward = functools.partial(cumulative_batch_norm, submodule)  # type: ignore[method-assign]  # torch's way to override one instance
+            submodule.forward = types.MethodType(cumulative_batch_norm, submodule)  # type: ignore[method-assign]  # torch's way to override one instance
         elif type(submodule) is nn.AdaptiveLogSoftmaxWithLoss:
-            submodule.forward = functools.partial(adaptive_log_softmax, submodule)  # type: ignore[method-assign]  # likewise
+            submodule.forward = types.MethodType(adaptive_log_softmax, submodule)  # type: ignore[method-assign]  # likewise
         elif forward := attention_forward(submodule):
             submodule.forward = forward
+    if not inert(module):
+        run_aside(module, torchs)
     return module
 
 
