@@ -14,6 +14,7 @@ from funcnet._compat.compiler import trace as trace
 from funcnet._compat.derivatives import Asked as Asked
 from funcnet._compat.derivatives import asked_of as asked_of
 from funcnet._compat.derivatives import differentiated_again as differentiated_again
+from funcnet._compat.derivatives import first_order as first_order
 from funcnet._compat.flops import FlopCounter as FlopCounter
 from funcnet._compat.flops import fake_mode as fake_mode
 from funcnet._compat.flops import storage_of as storage_of

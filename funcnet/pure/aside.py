@@ -24,7 +24,7 @@ __all__ = ["as_torch_made_it", "run_aside"]
 # Their forwards run no code but torch's, and reach the mode's table by the names of functions.
 _LISTED = frozenset({
     *ALWAYS, *IN_EVALUATION, NonDynamicallyQuantizableLinear,
-    nn.ModuleList, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.LayerNorm, nn.LocalResponseNorm,
+    nn.ModuleList, nn.LayerNorm, nn.LocalResponseNorm,
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
     nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d, nn.GLU, nn.Hardsigmoid, nn.RReLU, nn.Softmax2d,
     nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer,
@@ -61,34 +61,37 @@ class _Cell:
     mode: PureMode | None = None
 
 
-def run_aside(module: nn.Module, torchs: Iterable[nn.Module]) -> None:
-    """Have those submodules run without the mode that hold none but `torchs`, which are as torch made them."""
-    copies = {each: _copy(each) for each in torchs}
+def run_aside(torchs: Iterable[nn.Module]) -> None:
+    """Have those modules run without the mode that hold none but `torchs`, which are as torch made them."""
+    copies = {each: _copy(type(each), each.forward.__func__) for each in torchs}
     cell = _Cell()
-    for each in copies:
-        if all(copies.get(submodule) for submodule in each.modules()):
-            each.forward = types.MethodType(_without_mode(each.forward.__func__, copies[each], cell), each)
+    for each, ours in copies.items():
+        if ours is not None and all(copies.get(submodule) for submodule in each.modules()):
+            each.forward = types.MethodType(_without_mode(each.forward.__func__, ours, cell), each)
 
 
-def _copy(module: nn.Module) -> Any:
-    if isinstance(module, nn.ModuleList):  # which is never called
-        return module.forward
-    return aside(module.forward.__func__, PureMode)
+def _copy(kind: type[nn.Module], forward: types.FunctionType) -> types.FunctionType | None:
+    """A forward of a listed class for `call_aside`; None where another method of the class meets the mode's table."""
+    methods, names = _METHODS[kind], set(forward.__code__.co_names)
+    for name, method in methods.items():
+        if name in names and aside(method, PureMode) is not method:
+            return None
+    return aside(forward, PureMode)
 
 
 def _without_mode(forward: Callable[..., Any], ours: Callable[..., Any], cell: _Cell) -> Callable[..., Any]:
     def run(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if cell.mode is not None:
+            return ours(self, *args, **kwargs)
         mode = _compat.function_mode()
-        if type(mode) is PureMode and mode.aside:
-            before, cell.mode = cell.mode, mode
-            _compat.pop_function_mode()
-            try:
-                return call_aside(mode, ours, (self, *args), kwargs)
-            finally:
-                cell.mode = before
-                _compat.push_function_mode(mode)
-        if cell.mode is None:  # no such mode, or somebody's own is on top of it
+        if type(mode) is not PureMode or not mode.aside:  # none, or somebody's own on top of it
             return forward(self, *args, **kwargs)
-        return ours(self, *args, **kwargs)
+        cell.mode = mode
+        _compat.pop_function_mode()
+        try:
+            return call_aside(mode, ours, (self, *args), kwargs)
+        finally:
+            cell.mode = None
+            _compat.push_function_mode(mode)
 
     return run

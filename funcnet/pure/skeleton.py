@@ -243,7 +243,7 @@ def _specialize(module: nn.Module) -> nn.Module:
         elif forward := attention_forward(submodule):
             submodule.forward = forward
     if not inert(module):
-        run_aside(module, torchs)
+        run_aside(torchs)
     return module
 
 
