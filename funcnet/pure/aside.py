@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from funcnet import _compat
-from funcnet.pure.inert import ALWAYS, IN_EVALUATION
+from funcnet.pure.inert import ALWAYS, IN_EVALUATION, writes_nothing
 from funcnet.pure.mode import PureMode
 from funcnet.random.aside import aside, call_aside
 
@@ -61,13 +61,18 @@ class _Cell:
     mode: PureMode | None = None
 
 
-def run_aside(torchs: Iterable[nn.Module]) -> None:
-    """Have those modules run without the mode that hold none but `torchs`, which are as torch made them."""
+def run_aside(module: nn.Module, torchs: Iterable[nn.Module]) -> bool:
+    """Have those submodules run without the mode that hold none but `torchs`, which are as torch made them.
+
+    Returns:
+        Whether the module itself does, and writes into nothing but its buffers.
+    """
     copies = {each: _copy(type(each), each.forward.__func__) for each in torchs}
     cell = _Cell()
     for each, ours in copies.items():
         if ours is not None and all(copies.get(submodule) for submodule in each.modules()):
             each.forward = types.MethodType(_without_mode(each.forward.__func__, ours, cell), each)
+    return all(copies.get(each) and writes_nothing(each) for each in module.modules())
 
 
 def _copy(kind: type[nn.Module], forward: types.FunctionType) -> types.FunctionType | None:

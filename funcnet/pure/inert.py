@@ -8,7 +8,7 @@ from torch import nn
 
 from funcnet import _compat
 
-__all__ = ["ALWAYS", "IN_EVALUATION", "inert"]
+__all__ = ["ALWAYS", "IN_EVALUATION", "inert", "writes_nothing"]
 
 # They call nothing in the mode's table, draw nothing, write nothing and assign no attribute.
 ALWAYS = (
@@ -34,13 +34,18 @@ def inert(module: nn.Module) -> bool:
     return all(map(_inert, module.modules()))
 
 
+def writes_nothing(module: nn.Module) -> bool:
+    """Whether a module of torch's own class leaves its parameters and its argument as they are."""
+    # In place is an activation's argument, and an Embedding with a largest norm rescales its parameter.
+    return not getattr(module, "inplace", False) and getattr(module, "max_norm", None) is None
+
+
 def _inert(module: nn.Module) -> bool:
     kind = type(module)
     return (
         (kind in ALWAYS or (kind in IN_EVALUATION and not module.training))
         and kind.forward is _FORWARDS[kind]
         and "forward" not in vars(module)
-        and not getattr(module, "inplace", False)  # which may write into the call's argument
-        and getattr(module, "max_norm", None) is None  # an Embedding with it writes into its parameter
+        and writes_nothing(module)
         and not _compat.hooked(module)
     )

@@ -86,8 +86,8 @@ def _places(module: nn.Module) -> tuple[dict[str, Tensor], list[Place]]:
 class Body:
     """One copy of the module, whose places can be filled."""
 
-    def __init__(self, module: nn.Module, places: list[Place]) -> None:
-        """Take a copy of the skeleton's module."""
+    def __init__(self, module: nn.Module, places: list[Place], harmless: bool = False) -> None:
+        """Take a copy of the skeleton's module, and whether a call of it writes into nothing but its buffers."""
         self.module = module
         self.paths = {id(submodule): path for path, submodule in module.named_modules()}
         self._direct: list[tuple[dict[str, Any], str, str, Any]] = []
@@ -102,6 +102,7 @@ class Body:
                 self._trees.append((owner, place, place.treedef, owner[place.key]))
         self._attributes = Attributes(module, _NO_TENSORS)
         self.inert = inert(module)
+        self.harmless = harmless
 
     def fill(self, values: Mapping[str, Tensor]) -> None:
         """Put tensors in, by name."""
@@ -207,7 +208,7 @@ class Skeleton:
         except IndexError:
             module = self._copy()
             module.train(train)  # a module's own `train` may forget to return it
-            body = Body(_specialize(module), self.places)
+            body = Body(module, self.places, _specialize(module))
         return Loan(body, free)
 
     def _copy(self) -> nn.Module:
@@ -232,8 +233,12 @@ class Skeleton:
         return module
 
 
-def _specialize(module: nn.Module) -> nn.Module:
-    """Give the submodules that read values in Python, or look for function modes, a forward of their own."""
+def _specialize(module: nn.Module) -> bool:
+    """Give the submodules a forward of their own that read values in Python, look for function modes, or need none.
+
+    Returns:
+        Whether all of them are torch's own, and write into nothing but their buffers.
+    """
     torchs = [submodule for submodule in module.modules() if as_torch_made_it(submodule)]
     for submodule in module.modules():
         if isinstance(submodule, _BatchNorm) and submodule.momentum is None:
@@ -242,9 +247,7 @@ def _specialize(module: nn.Module) -> nn.Module:
             submodule.forward = types.MethodType(adaptive_log_softmax, submodule)  # type: ignore[method-assign]  # likewise
         elif forward := attention_forward(submodule):
             submodule.forward = forward
-    if not inert(module):
-        run_aside(torchs)
-    return module
+    return not inert(module) and run_aside(module, torchs)
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
