@@ -7,7 +7,7 @@ import torch
 from torch._C import _functorch
 from torch.autograd import forward_ad
 
-
+# The stack of torch function modes. Checked on 2.15.0.
 _depth = getattr(torch._C, "_len_torch_function_stack", int)
 _at: Any = getattr(torch._C, "_get_function_stack_at", None)
 pop_function_mode: Any = getattr(torch._C, "_pop_torch_function_stack", None)
@@ -90,7 +90,10 @@ def function_modes() -> list[Any]:
 
 
 def function_mode() -> Any:
-    """The innermost torch function mode around this call, or None; None too where torch does not tell. Checked on 2.15.0."""
+    """The innermost torch function mode around this call, or None; a torch that does not tell has none.
+
+    Checked on 2.15.0.
+    """
     depth = _depth()
     return _at(depth - 1) if depth else None
 

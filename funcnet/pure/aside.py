@@ -7,7 +7,7 @@ as torch made them; such a module takes the mode off for its own call, in whatev
 
 import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,7 @@ def as_torch_made_it(module: nn.Module) -> bool:
         methods is not None
         and _methods(type(module)) == methods
         and methods.keys().isdisjoint(vars(module))
-        and all(value in _FUNCTIONS for value in vars(module).values() if isinstance(value, Callable))
+        and all(value in _FUNCTIONS for value in vars(module).values() if callable(value))
         and not _compat.hooked(module)
     )
 
@@ -67,20 +67,28 @@ def run_aside(module: nn.Module, torchs: Iterable[nn.Module]) -> bool:
     Returns:
         Whether the module itself does, and writes into nothing but its buffers.
     """
-    copies = {each: _copy(type(each), each.forward.__func__) for each in torchs}
+    copies = {each: _copy(type(each), _function(each)) for each in torchs}
     cell = _Cell()
     for each, ours in copies.items():
         if ours is not None and all(copies.get(submodule) for submodule in each.modules()):
-            each.forward = types.MethodType(_without_mode(each.forward.__func__, ours, cell), each)
+            each.forward = types.MethodType(_without_mode(_function(each), ours, cell), each)
     return all(copies.get(each) and writes_nothing(each) for each in module.modules())
+
+
+def _function(module: nn.Module) -> types.FunctionType:
+    """What the forward of a listed module is a method of."""
+    return cast(types.FunctionType, cast(types.MethodType, module.forward).__func__)
 
 
 def _copy(kind: type[nn.Module], forward: types.FunctionType) -> types.FunctionType | None:
     """A forward of a listed class for `call_aside`; None where another method of the class meets the mode's table."""
-    methods, names = _METHODS[kind], set(forward.__code__.co_names)
-    for name, method in methods.items():
-        if name in names and aside(method, PureMode) is not method:
-            return None
+    reached = [forward]
+    for function in reached:  # which grows
+        names = set(function.__code__.co_names)
+        methods = [m for name, m in _METHODS[kind].items() if name in names and isinstance(m, types.FunctionType)]
+        reached += [method for method in methods if method not in reached]
+    if any(aside(method, PureMode) is not method for method in reached[1:]):
+        return None
     return aside(forward, PureMode)
 
 

@@ -8,7 +8,7 @@ under the functions' names gives the same results, and the function modes below 
 import functools
 import threading
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -22,7 +22,7 @@ _CALLED = (types.FunctionType, types.BuiltinFunctionType)
 class Overlay:
     """A module with some attributes replaced."""
 
-    def __init__(self, module: types.ModuleType, **replaced: object) -> None:
+    def __init__(self, module: "types.ModuleType | Overlay", **replaced: object) -> None:
         """Take the module, and what stands in place of its attributes."""
         self._module = module
         self.__dict__.update(replaced)
@@ -61,14 +61,15 @@ def call_aside(mode: Any, function: Callable[..., Any], args: tuple[Any, ...], k
 
 
 @functools.cache
-def aside(function: types.FunctionType, kind: Any) -> types.FunctionType | None:
+def aside(function: types.FunctionType, kind: Hashable) -> types.FunctionType | None:
     """A copy of one of torch's functions for `call_aside` with a mode of some kind, which has the class's table.
 
     Returns:
         The copy, the function itself where it calls nothing of the table, or None where that cannot be told (it calls
         a method that is in the table, such as `Tensor.uniform_`) and where the kind is to see every call.
     """
-    return None if kind.watching else _copy(function, kind.table, ())
+    mode: Any = kind
+    return None if mode.watching else _copy(function, mode.table, ())
 
 
 def _copy(
@@ -79,7 +80,10 @@ def _copy(
         return None
     path = (*path, function)
     try:
-        found = {name: _replaced(function.__globals__[name], names, table, path) for name in names & function.__globals__.keys()}
+        found = {
+            name: _replaced(function.__globals__[name], names, table, path)
+            for name in names & function.__globals__.keys()
+        }
         held = [cell.cell_contents for cell in function.__closure__ or ()]
         if any(_replaced(value, names, table, path) is not value for value in held):
             return None

@@ -32,7 +32,7 @@ def reopened(func: types.FunctionType) -> Callable[..., Any]:
     copy = rescoped(func, **_tests, torch=_torch)
 
     def replacement(mode: Any, /, *args: Any, **kwargs: Any) -> Any:
-        ours = None if torch.compiler.is_compiling() else aside(copy, type(mode))
+        ours = None if torch.compiler.is_compiling() else aside(copy, mode.__class__)
         if ours is None:
             with mode:
                 return copy(*args, **kwargs)
@@ -49,6 +49,4 @@ def mentioning(module: types.ModuleType, names: Iterable[str]) -> dict[str, type
         new = {name for name, f in functions.items() if name not in known and not known.isdisjoint(f.__code__.co_names)}
         known |= new
         grew = bool(new)
-    return {
-        name: f for name, f in functions.items() if name in known and not TESTS.isdisjoint(f.__code__.co_names)
-    }
+    return {name: f for name, f in functions.items() if name in known and not TESTS.isdisjoint(f.__code__.co_names)}
