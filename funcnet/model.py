@@ -173,9 +173,13 @@ class Model:
         lent = {name: values[name].clone() for name in skeleton.lent[train]}
         filled = values | lent
         body.fill(filled)
-        mode = PureMode(key, {id(filled[name]): name for name in state if name in filled}, loan)
-        hooks = Hooks(body, mode, capture, perturb or {}) if capture or perturb else None
-        before = versions((*values.values(), *args))
+        statistics = {id(filled[name]): name for name in state if name in filled}
+        watched = bool(capture or perturb)
+        mode = PureMode(key, statistics, loan, aside=not (watched or _compat.globally_hooked()))
+        hooks = Hooks(body, mode, capture, perturb or {}) if watched else None
+        # Then none but torch's own code runs, and leaves nothing in the module's attributes.
+        harmless = loan.traceless = body.harmless and mode.aside and method is None
+        before = [] if harmless else versions((*values.values(), *args))
         try:
             with mode:
                 output = method_of(body.module, method)(*args, **kwargs)
@@ -185,8 +189,8 @@ class Model:
         finally:
             if hooks is not None:
                 hooks.remove()
-        changed = body.changed(filled)
-        if versions((*values.values(), *args)) != before:
+        changed = body.changed(filled) if lent or not harmless else {}
+        if not harmless and versions((*values.values(), *args)) != before:
             refuse_writing(repr(self), before, values, args)
         written = {name: copy for name, copy in lent.items() if _written(copy)}
         news = written | changed | mode.updates

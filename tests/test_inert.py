@@ -46,7 +46,7 @@ def example(cls):
     return lambda: cls(*arguments), tuple(random.normal(key, shape, F64) for key in keys)
 
 
-LISTED = [(cls, train) for cls in rule._ALWAYS for train in (False, True)] + [(c, False) for c in rule._IN_EVALUATION]
+LISTED = [(cls, train) for cls in rule.ALWAYS for train in (False, True)] + [(c, False) for c in rule.IN_EVALUATION]
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_a_listed_class_calls_nothing_that_the_mode_answers_otherwise(cls, train
     with Seen(None, {}, None):
         module(*inputs)
     answered = {f for f in asked if f in PureMode.table}
-    assert answered <= (AS_TORCH if cls is nn.Embedding or cls in rule._IN_EVALUATION else set())
+    assert answered <= (AS_TORCH if cls is nn.Embedding or cls in rule.IN_EVALUATION else set())
 
 
 @pytest.mark.parametrize("name", [n for n in layers.LAYERS if "Lazy" not in n])

@@ -14,6 +14,7 @@ from funcnet._compat.compiler import trace as trace
 from funcnet._compat.derivatives import Asked as Asked
 from funcnet._compat.derivatives import asked_of as asked_of
 from funcnet._compat.derivatives import differentiated_again as differentiated_again
+from funcnet._compat.derivatives import first_order as first_order
 from funcnet._compat.flops import FlopCounter as FlopCounter
 from funcnet._compat.flops import fake_mode as fake_mode
 from funcnet._compat.flops import storage_of as storage_of
@@ -30,12 +31,15 @@ from funcnet._compat.levels import bare_forward_mode as bare_forward_mode
 from funcnet._compat.levels import batched as batched
 from funcnet._compat.levels import enter_autocast as enter_autocast
 from funcnet._compat.levels import forward_mode as forward_mode
+from funcnet._compat.levels import function_mode as function_mode
 from funcnet._compat.levels import function_modes as function_modes
 from funcnet._compat.levels import has_tangent as has_tangent
 from funcnet._compat.levels import level as level
 from funcnet._compat.levels import level_of as level_of
 from funcnet._compat.levels import no_function_modes as no_function_modes
 from funcnet._compat.levels import plain as plain
+from funcnet._compat.levels import pop_function_mode as pop_function_mode
+from funcnet._compat.levels import push_function_mode as push_function_mode
 from funcnet._compat.levels import readable as readable
 from funcnet._compat.levels import tracing as tracing
 from funcnet._compat.levels import transform_active as transform_active

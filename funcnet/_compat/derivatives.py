@@ -87,6 +87,12 @@ def asked_of(*tensors: torch.Tensor) -> Asked:
     return Asked(frozenset(levels), forward, batched, True)
 
 
+def first_order() -> bool:
+    """Whether nothing but one derivative in reverse can be asked of a call, or no one can tell: see `asked_of`."""
+    outside = _functorch.peek_interpreter_stack() is None and forward_ad._current_level < 0
+    return outside or torch.compiler.is_compiling()
+
+
 def _has_tangent(tensor: torch.Tensor) -> bool:
     unpack: Any = forward_ad.unpack_dual  # torch leaves it unannotated
     return unpack(tensor).tangent is not None

@@ -7,6 +7,12 @@ import torch
 from torch._C import _functorch
 from torch.autograd import forward_ad
 
+# The stack of torch function modes. Checked on 2.15.0.
+_depth = getattr(torch._C, "_len_torch_function_stack", int)
+_at: Any = getattr(torch._C, "_get_function_stack_at", None)
+pop_function_mode: Any = getattr(torch._C, "_pop_torch_function_stack", None)
+push_function_mode: Any = getattr(torch._C, "_push_on_torch_function_stack", None)
+
 
 def transform_active() -> bool:
     """Whether a torch.func transform (grad, vmap, jvp ...) surrounds this call.
@@ -81,6 +87,15 @@ def function_modes() -> list[Any]:
     """The torch function modes around this call, the innermost last. Checked on 2.15.0."""
     modes: list[Any] = cast(Any, torch.overrides)._get_current_function_mode_stack()
     return modes
+
+
+def function_mode() -> Any:
+    """The innermost torch function mode around this call, or None; a torch that does not tell has none.
+
+    Checked on 2.15.0.
+    """
+    depth = _depth()
+    return _at(depth - 1) if depth else None
 
 
 def level() -> int:

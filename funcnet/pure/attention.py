@@ -33,6 +33,8 @@ def attention(
     """`F.scaled_dot_product_attention` with every derivative and transform, and its dropout from the call's key."""
     tensors: tuple[Tensor, ...] = (query, key, value) if attn_mask is None else (query, key, value, attn_mask)
     options: dict[str, Any] = {"is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
+    if not dropout_p and _compat.first_order() and not torch.is_grad_enabled():
+        return _kernel(*tensors, **options)
     asked = _compat.asked_of(*tensors)
     if dropout_p or asked.forward or asked.reverse > 1 or (asked.batched and not _foldable(*tensors)):
         return attend(*lowered(*tensors), dropout_p=dropout_p, mode=mode, **options)

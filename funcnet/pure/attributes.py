@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from operator import is_
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +13,14 @@ __all__ = ["Attributes"]
 
 _DICTS = ("__dict__", "_parameters", "_buffers", "_modules")
 _CONTAINERS = (dict, OrderedDict, list, set, deque)
-_OPAQUE = (Tensor, nn.Module, type, FunctionType, ModuleType)  # whose attributes are no memory of a forward's
+_OPAQUE = (
+    Tensor,
+    nn.Module,
+    type,
+    FunctionType,
+    MethodType,
+    ModuleType,
+)  # whose attributes are no memory of a forward's
 
 
 class Attributes:

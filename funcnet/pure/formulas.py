@@ -21,6 +21,8 @@ __all__ = ["FORMULAS", "beyond_kernels", "standardized"]
 
 def beyond_kernels(*tensors: Tensor | None, reverse: int = 2) -> bool:
     """Whether forward mode, or more than `reverse` levels of reverse mode, is asked of a function of these tensors."""
+    if reverse and _compat.first_order():
+        return False
     asked = _compat.asked_of(*(t for t in tensors if t is not None))
     return asked.forward or asked.reverse > reverse
 

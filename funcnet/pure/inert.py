@@ -8,10 +8,10 @@ from torch import nn
 
 from funcnet import _compat
 
-__all__ = ["inert"]
+__all__ = ["ALWAYS", "IN_EVALUATION", "inert", "writes_nothing"]
 
 # They call nothing in the mode's table, draw nothing, write nothing and assign no attribute.
-_ALWAYS = (
+ALWAYS = (
     nn.Sequential, nn.Identity, nn.Flatten, nn.Unflatten, nn.Linear, nn.Bilinear, nn.Embedding,
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
@@ -21,12 +21,12 @@ _ALWAYS = (
     nn.Hardtanh, nn.Tanh, nn.Sigmoid, nn.LogSigmoid, nn.Softplus, nn.Softsign, nn.Tanhshrink, nn.Softmax, nn.LogSoftmax,
 )  # fmt: skip
 # Likewise in evaluation: what their functions then do is what the mode has them do.
-_IN_EVALUATION = (
+IN_EVALUATION = (
     nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
     nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d,
 )  # fmt: skip
 # As they are now: somebody may put another forward in their place.
-_FORWARDS = {cls: cls.forward for cls in (*_ALWAYS, *_IN_EVALUATION)}
+_FORWARDS = {cls: cls.forward for cls in (*ALWAYS, *IN_EVALUATION)}
 
 
 def inert(module: nn.Module) -> bool:
@@ -34,13 +34,18 @@ def inert(module: nn.Module) -> bool:
     return all(map(_inert, module.modules()))
 
 
+def writes_nothing(module: nn.Module) -> bool:
+    """Whether a module of torch's own class leaves its parameters and its argument as they are."""
+    # In place is an activation's argument, and an Embedding with a largest norm rescales its parameter.
+    return not getattr(module, "inplace", False) and getattr(module, "max_norm", None) is None
+
+
 def _inert(module: nn.Module) -> bool:
     kind = type(module)
     return (
-        (kind in _ALWAYS or (kind in _IN_EVALUATION and not module.training))
+        (kind in ALWAYS or (kind in IN_EVALUATION and not module.training))
         and kind.forward is _FORWARDS[kind]
         and "forward" not in vars(module)
-        and not getattr(module, "inplace", False)  # which may write into the call's argument
-        and getattr(module, "max_norm", None) is None  # an Embedding with it writes into its parameter
+        and writes_nothing(module)
         and not _compat.hooked(module)
     )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules import transformer
 
 from funcnet import _compat
-from funcnet.random.reopen import Overlay, rescoped
+from funcnet.random.aside import Overlay, rescoped
 
 __all__ = ["attention_forward"]
 

@@ -1,7 +1,7 @@
 """The torch function mode of one pure call."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor
 
@@ -10,9 +10,11 @@ from funcnet.pure.embedding import EMBEDDING
 from funcnet.pure.formulas import FORMULAS
 from funcnet.pure.normalization import NORMALIZATION
 from funcnet.pure.recurrence import RECURRENCE
-from funcnet.pure.skeleton import Loan
 from funcnet.pure.spectral import SPECTRAL
 from funcnet.random.seeded import RANDOM, KeyedMode, Replacement
+
+if TYPE_CHECKING:
+    from funcnet.pure.skeleton import Loan
 
 __all__ = ["MissingKeyError", "PureMode"]
 
@@ -36,14 +38,16 @@ class PureMode(KeyedMode):
         **SPECTRAL,
     }
 
-    def __init__(self, key: Tensor | None, statistics: dict[int, str], loan: Loan) -> None:
+    def __init__(self, key: Tensor | None, statistics: dict[int, str], loan: "Loan", aside: bool = False) -> None:
         """Take the call's key, the name of each state tensor that is not to be written, by `id`, and the module.
 
+        `aside` says whether modules of torch's own may take the mode off the stack for their calls (`pure/aside.py`).
         What runs a part of the module again holds the mode, and by it the module.
         """
         super().__init__(key)
         self.statistics = statistics
         self.loan = loan
+        self.aside = aside
 
     def name_of(self, tensor: Tensor) -> str | None:
         """The name of a state tensor of this call."""

@@ -5,7 +5,7 @@ Every call borrows a copy of its own, so neither two threads nor a call within a
 """
 
 import copy
-import functools
+import types
 from collections.abc import Mapping, Sequence
 from operator import attrgetter, methodcaller
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from funcnet import tree
 from funcnet.pure.adaptive import adaptive_log_softmax
+from funcnet.pure.aside import as_torch_made_it, run_aside
 from funcnet.pure.attributes import Attributes
 from funcnet.pure.inert import inert
 from funcnet.pure.inference import attention_forward
@@ -85,8 +86,8 @@ def _places(module: nn.Module) -> tuple[dict[str, Tensor], list[Place]]:
 class Body:
     """One copy of the module, whose places can be filled."""
 
-    def __init__(self, module: nn.Module, places: list[Place]) -> None:
-        """Take a copy of the skeleton's module."""
+    def __init__(self, module: nn.Module, places: list[Place], harmless: bool = False) -> None:
+        """Take a copy of the skeleton's module, and whether a call of it writes into nothing but its buffers."""
         self.module = module
         self.paths = {id(submodule): path for path, submodule in module.named_modules()}
         self._direct: list[tuple[dict[str, Any], str, str, Any]] = []
@@ -101,6 +102,7 @@ class Body:
                 self._trees.append((owner, place, place.treedef, owner[place.key]))
         self._attributes = Attributes(module, _NO_TENSORS)
         self.inert = inert(module)
+        self.harmless = harmless
 
     def fill(self, values: Mapping[str, Tensor]) -> None:
         """Put tensors in, by name."""
@@ -206,7 +208,7 @@ class Skeleton:
         except IndexError:
             module = self._copy()
             module.train(train)  # a module's own `train` may forget to return it
-            body = Body(_specialize(module), self.places)
+            body = Body(module, self.places, _specialize(module))
         return Loan(body, free)
 
     def _copy(self) -> nn.Module:
@@ -231,16 +233,21 @@ class Skeleton:
         return module
 
 
-def _specialize(module: nn.Module) -> nn.Module:
-    """Give the submodules that read values in Python, or look for function modes, a forward of their own."""
+def _specialize(module: nn.Module) -> bool:
+    """Give the submodules a forward of their own that read values in Python, look for function modes, or need none.
+
+    Returns:
+        Whether all of them are torch's own, and write into nothing but their buffers.
+    """
+    torchs = [submodule for submodule in module.modules() if as_torch_made_it(submodule)]
     for submodule in module.modules():
         if isinstance(submodule, _BatchNorm) and submodule.momentum is None:
-            submodule.forward = functools.partial(cumulative_batch_norm, submodule)  # type: ignore[method-assign]  # torch's way to override one instance
+            submodule.forward = types.MethodType(cumulative_batch_norm, submodule)  # type: ignore[method-assign]  # torch's way to override one instance
         elif type(submodule) is nn.AdaptiveLogSoftmaxWithLoss:
-            submodule.forward = functools.partial(adaptive_log_softmax, submodule)  # type: ignore[method-assign]  # likewise
+            submodule.forward = types.MethodType(adaptive_log_softmax, submodule)  # type: ignore[method-assign]  # likewise
         elif forward := attention_forward(submodule):
             submodule.forward = forward
-    return module
+    return not inert(module) and run_aside(module, torchs)
 
 
 def _on_meta(tensor: Tensor) -> Tensor:

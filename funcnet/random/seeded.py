@@ -42,6 +42,12 @@ class KeyedMode(TorchFunctionMode):
     """
 
     table: ClassVar[dict[Any, Replacement]] = RANDOM
+    watching: ClassVar[bool] = False  # whether it is to see every call, and not only those of the table
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Take a subclass with a handler of its own for one that watches."""
+        super().__init_subclass__(**kwargs)
+        cls.watching = cls.__torch_function__ is not KeyedMode.__torch_function__
 
     def __init__(self, key: Tensor | None) -> None:
         """Take the key, or None where a draw shall raise `missing_key()`."""
