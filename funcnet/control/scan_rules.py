@@ -174,7 +174,7 @@ class Scan:
             row, ct = iter(rows), dict(zip(y_at, y_ct, strict=True))
             x = [next(row) if needed else None for needed in reads]
             zero = (torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in cut.ys.values())
-            y = [ct[n] if n in ct else nothing for n, nothing in zip(cut.ys, zero, strict=True)]
+            y = [ct.get(n, nothing) for n, nothing in zip(cut.ys, zero, strict=True)]
             grads = cut.back(*stored, *x, *shared, *carry_ct, *y)
             new_ct, const_ct, x_ct = parts(grads, len(cut.moving), len(const_at), len(grads) - sum(counts[:2]))
             return [*new_ct, *(total + ct for total, ct in zip(sums, const_ct, strict=True)), *x_ct]

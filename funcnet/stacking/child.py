@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from funcnet import tree
+from funcnet import _compat, tree
 from funcnet.control import remat, scan
 from funcnet.control.closure import ambient
 from funcnet.control.staged import next_key
@@ -74,22 +74,26 @@ class Blocks:
 
     def run(self, module: nn.Module, x: Any, call: Call) -> Any:
         """All blocks in turn, as a scan of pure calls: inside a call of a `Model`."""
-        model, leaves, train = self.model, self.skeleton.leaves, module.training
+        # The step may close over no module and no leaf of a skeleton, whose tensors would be taken for what it reads.
+        model, train, held = self.model, module.training, self.held(module)
+        trainable = {leaf.name for leaf in self.skeleton.leaves.values() if leaf.trainable}
         mode = ambient()
         assert isinstance(mode, PureMode)  # who calls has looked
+        # Under transforms a call cannot tell what it wrote; what runs more than once must return the same each time.
+        lent = self.skeleton.written[train] if self.remat or _compat.graphing() else frozenset()
 
         def step(x: Any, own: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
-            params = {name: value for name, value in own.items() if leaves[name].trainable}
-            state = {name: value for name, value in own.items() if name not in params}
+            params = {name: value for name, value in own.items() if name in trainable}
+            state = {name: value for name, value in own.items() if name not in trainable}
             try:
                 # Called by a method, since a block may write over what the block before it made, as in torch.
                 out, new = model.apply(params, state, key=next_key(), train=train, method=lambda block: call(block, x))
             except MissingKeyError:
                 raise mode.missing_key() from None  # to which the outer model adds where
-            return out, {name: value for name, value in new.items() if value is not state[name]}
+            return out, {name: t for name, t in new.items() if name in lent or t is not state[name]}
 
         step.__name__ = self.skeleton.template.__class__.__name__  # by which errors name it
-        out, new = scan(remat(step) if self.remat else step, x, self.held(module))
+        out, new = scan(remat(step) if self.remat else step, x, held, length=self.count)
         self.put(module, new)
         return out
 
@@ -99,10 +103,8 @@ class Blocks:
         for n in range(self.count):
             own = {name: row[n] for name, row in rows.items()}
             one = functools.partial(self._block, own, module.training, call, [])
-            if self.remat and torch.is_grad_enabled():
-                x = checkpoint(one, x, use_reentrant=False)
-            else:
-                x = one(x)
+            again = self.remat and torch.is_grad_enabled()
+            x = checkpoint(one, x, use_reentrant=False) if again else one(x)
         return x
 
     def _block(self, own: Mapping[str, Tensor], train: bool, call: Call, ran: list[bool], x: Any) -> Any:

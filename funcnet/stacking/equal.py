@@ -74,10 +74,10 @@ def _values(mine: Any, theirs: Any, path: str, seen: _Seen) -> Iterator[Differen
     if isinstance(mine, nn.Module) and isinstance(theirs, nn.Module):
         yield from _modules(mine, theirs, path, seen)
     elif isinstance(mine, Tensor) and isinstance(theirs, Tensor):
-        if (words := _tensor(mine)) != _tensor(theirs):
-            yield Difference(path, words, _tensor(theirs))
+        if _words(mine) != _words(theirs):
+            yield Difference(path, _words(mine), _words(theirs))
     elif type(mine) is not type(theirs):
-        yield Difference(path, repr(mine), repr(theirs))
+        yield Difference(path, _words(mine), _words(theirs))
     elif isinstance(mine, Mapping):
         yield from _mappings(mine, theirs, path, seen)
     elif isinstance(mine, (list, tuple)):
@@ -85,14 +85,17 @@ def _values(mine: Any, theirs: Any, path: str, seen: _Seen) -> Iterator[Differen
     elif not _same(mine, theirs):
         parts = _parts(mine), _parts(theirs)
         if not parts[0]:
-            yield Difference(path, repr(mine), repr(theirs))
+            yield Difference(path, _words(mine), _words(theirs))
         yield from _mappings(*parts, path, seen)
 
 
-def _tensor(tensor: Tensor) -> str:
-    kind = "a parameter" if isinstance(tensor, nn.Parameter) else "a tensor"
-    frozen = ", frozen" if isinstance(tensor, nn.Parameter) and not tensor.requires_grad else ""
-    return f"{kind} of shape {tuple(tensor.shape)} and {tensor.dtype}{frozen}"
+def _words(value: Any) -> str:
+    """An attribute in words; those of tensors are equal where the tensors are equal but for their values."""
+    if not isinstance(value, Tensor):
+        return type(value).__name__ if isinstance(value, nn.Module) else repr(value)
+    kind = "a parameter" if isinstance(value, nn.Parameter) else "a tensor"
+    frozen = ", frozen" if isinstance(value, nn.Parameter) and not value.requires_grad else ""
+    return f"{kind} of shape {tuple(value.shape)} and {value.dtype}{frozen}"
 
 
 def _same(mine: Any, theirs: Any) -> bool:

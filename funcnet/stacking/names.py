@@ -91,20 +91,20 @@ def unstack_blocks(values: Mapping[str, Tensor], *names: str) -> dict[str, Tenso
         if not any(key.startswith(start) for key in values):
             raise KeyError(f"no name starts with {start!r}; the first are {', '.join(map(repr, [*values][:3]))}.")
     found = dict(values)
-    while starred := [key for key in found if STAR in key.split(".")]:
-        # Outermost first, block by block, as the ordinary model has them.
-        start = starred[0][: f".{starred[0]}".index(f".{STAR}.")] + f"{STAR}."
-        mine = {key: value.unbind(0) for key, value in found.items() if key.startswith(start)}
-        pattern = patterns.get(start, f"{start.removesuffix(f'{STAR}.')}{{}}.")
-        count = len(next(iter(mine.values())))
-        rows = {
-            pattern.replace("{}", str(n), 1) + key.removeprefix(start): value[n]
-            for n in range(count)
-            for key, value in mine.items()
-        }
-        before = [*found][: [*found].index(next(iter(mine)))]
-        rest = [key for key in found if key not in mine and key not in before]
-        found = {key: found[key] for key in before} | rows | {key: found[key] for key in rest}
+    while starred := next((key for key in found if STAR in key.split(".")), None):
+        # The outermost first, and block by block: in the order of the ordinary model.
+        start = starred[: f".{starred}".index(f".{STAR}.")] + f"{STAR}."
+        blocks = {key.removeprefix(start): value for key, value in found.items() if key.startswith(start)}
+        block = patterns.get(start, start.removesuffix(f"{STAR}.") + "{}.")
+        count = len(next(iter(blocks.values())))
+        ordered: dict[str, Tensor] = {}
+        for key, value in found.items():
+            if key == starred:
+                for n in range(count):
+                    ordered |= {block.replace("{}", str(n), 1) + rest: rows[n] for rest, rows in blocks.items()}
+            elif not key.startswith(start):
+                ordered[key] = value
+        found = ordered
     return found
 
 
@@ -115,4 +115,5 @@ def _numbered(name: str) -> str:
 
 def _container(name: str) -> str:
     """What stands before the name of a block, with its dot."""
-    return _numbered(name).split("{}")[0].rpartition(".")[0] + "." if "." in _numbered(name).split("{}")[0] else ""
+    head, dot, _ = _numbered(name).partition("{}")[0].rpartition(".")
+    return head + dot

@@ -13,6 +13,8 @@ from funcnet.stacking.names import STAR
 
 __all__ = ["stacked"]
 
+_BOOKKEEPING = frozenset(vars(nn.Module()))
+
 
 def stacked(module: nn.Module, *names: str, remat: bool = False) -> nn.Module:
     """The module with equal blocks as one, whose tensors are theirs stacked: compiled once, however many there are.
@@ -23,10 +25,10 @@ def stacked(module: nn.Module, *names: str, remat: bool = False) -> nn.Module:
     every transform; each block draws from a key of its own, and running statistics are stacked as well. Compile time
     does not grow with the number of blocks, and an optimizer meets fewer and larger tensors.
 
-    What does not work: a result of each block, or another argument for each (the others are the same for all);
-    blocks by index, but for 0 and -1, the one child; `len` or `enumerate` of the container as depth, since it
-    holds one child (what depends on them is silently of one block); tensors of one block used elsewhere. `capture` names
-    the whole (`"blocks.[*]"`), nothing inside it.
+    What does not work: a result of each block, or another argument for each, since one argument goes from block to
+    block, keeping structure, shapes and dtypes, and the others are the same for all; blocks by index, but for 0 and -1,
+    the one child; `len` or `enumerate` of the container as depth, which see one child and cannot complain. `capture`
+    and `perturb` name the whole (`"blocks.[*]"`) and nothing inside it.
 
     Args:
         module: left as it is. What is returned shares no tensor with it.
@@ -35,8 +37,8 @@ def stacked(module: nn.Module, *names: str, remat: bool = False) -> nn.Module:
         remat: whether the gradient computes each block again instead of keeping what is inside it.
 
     Returns:
-        A module of the same class, for `Model` or for plain torch. `stack_blocks` and `unstack_blocks` translate params,
-        state and checkpoints.
+        A module of the same class, for `Model` or for plain torch. `stack_blocks` and `unstack_blocks` translate
+        params, state and checkpoints.
 
     Raises:
         AttributeError: there is no such submodule.
@@ -129,12 +131,10 @@ def _refuse_tied(module: nn.Module, name: str, blocks: Mapping[str, nn.Module]) 
 
 
 def _tensors(module: nn.Module, prefix: str, recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+    """The tensors that a module holds, tied ones at every place, with their paths."""
     for path, submodule in module.named_modules() if recurse else [("", module)]:
-        plain = {key: value for key, value in vars(submodule).items() if key not in ("_parameters", "_buffers")}
+        plain = {key: value for key, value in vars(submodule).items() if key not in _BOOKKEEPING}
         for held in (submodule._parameters, submodule._buffers, plain):
-            for key, value in held.items():
-                if key in ("_modules",) or isinstance(value, nn.Module):
-                    continue
-                for at, leaf in tree.leaves_with_path(value):
-                    if isinstance(leaf, Tensor):
-                        yield _at(prefix, path, key, at), leaf
+            for at, leaf in tree.leaves_with_path(dict(held)):
+                if isinstance(leaf, Tensor):
+                    yield _at(prefix, path, at), leaf
