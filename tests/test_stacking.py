@@ -273,7 +273,7 @@ def test_the_bound_module_copies_pickles_and_says_what_it_is():
     module = one.bind(params, state).eval()
     for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(copied(X), module(X))
-        assert "(*): 3 x Block(" in repr(copied)
+        assert "3 x Block(" in repr(copied)
     assert isinstance(module.blocks[0], Block)
     assert module.blocks[-1] is module.blocks[0]
     with pytest.raises(IndexError, match=r"ModuleList\[1\]: its 3 equal blocks are stacked"):

@@ -42,7 +42,7 @@ def joint_graph(f: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor]) 
     """
     from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, make_fx
 
-    with disable_proxy_modes_tracing(), _under(0):  # type: ignore[no-untyped-call]  # torch's modes are untyped
+    with disable_proxy_modes_tracing(), _under(0):
         own = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in examples]
         graph = make_fx(lambda *args: list(f(*args)))(*own).graph
     graph.eliminate_dead_code()

@@ -80,9 +80,12 @@ class Blocks:
         mode = ambient()
         assert isinstance(mode, PureMode)  # who calls has looked
         # Under transforms a call cannot tell what it wrote; what runs more than once must return the same each time.
-        lent = self.skeleton.written[train] if self.remat or _compat.graphing() else frozenset()
+        graphing = _compat.graphing()
+        lent = self.skeleton.written[train] if self.remat or graphing else frozenset()
 
         def step(x: Any, own: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:
+            if graphing:  # what is handed from step to step may not be written, as a block may write its argument
+                x = tree.map(torch.clone, x)
             params = {name: value for name, value in own.items() if name in trainable}
             state = {name: value for name, value in own.items() if name not in trainable}
             try:
@@ -168,7 +171,7 @@ class Container(nn.Module):
 
 
 @functools.cache
-def _with(mixin: type, base: type) -> Any:
+def _with(mixin: Any, base: Any) -> Any:
     """A class's own subclass that runs, or shows, one child in the place of many."""
     return type(base.__name__, (mixin, base), {"__module__": base.__module__, "__qualname__": base.__qualname__})
 
@@ -189,7 +192,7 @@ def stack(modules: Sequence[nn.Module], remat: bool) -> nn.Module:
         memo[id(tensor)] = nn.Parameter(value, requires_grad=leaf.trainable) if leaf.parameter else value
     child = copy.deepcopy(modules[0], memo)
     child.__class__ = _with(Stacked, type(child))
-    child._blocks = blocks
+    vars(child)["_blocks"] = blocks
     return child
 
 
