@@ -46,6 +46,7 @@ def joint_graph(f: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor]) 
         own = [torch.empty(t.shape, dtype=t.dtype, device=t.device) for t in examples]
         graph = make_fx(lambda *args: list(f(*args)))(*own).graph
     graph.eliminate_dead_code()
+    _out_of_place(graph)
     for node in graph.nodes:
         if node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload):
             if node.target._schema.is_mutable or node.target is torch.ops.aten.as_strided.default:
@@ -53,6 +54,20 @@ def joint_graph(f: Callable[..., Sequence[Tensor]], examples: Sequence[Tensor]) 
         elif node.op not in ("placeholder", "output") and "getitem" not in str(node.target):
             return None
     return graph
+
+
+def _out_of_place(graph: torch.fx.Graph) -> None:
+    """Let what writes over a fresh result that nobody else reads return another: `relu_`, `squeeze_` in a product."""
+    for node in graph.nodes:
+        target: Any = node.target
+        if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
+            continue
+        over = node.args[0] if node.args else None
+        fresh = isinstance(over, torch.fx.Node) and over.op == "call_function" and not is_view(over)
+        if target._schema.is_mutable and _name(node).endswith("_") and fresh and len(over.users) == 1:
+            packet = getattr(torch.ops.aten, _name(node).removesuffix("_"), None)
+            if packet is not None and target._overloadname in packet.overloads():
+                node.target = getattr(packet, target._overloadname)
 
 
 def _name(node: torch.fx.Node) -> str:
