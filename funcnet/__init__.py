@@ -24,6 +24,9 @@ from funcnet.model import Model as Model
 from funcnet.model import Params as Params
 from funcnet.model import State as State
 from funcnet.pure import MissingKeyError as MissingKeyError
+from funcnet.stacking import stack_blocks as stack_blocks
+from funcnet.stacking import stacked as stacked
+from funcnet.stacking import unstack_blocks as unstack_blocks
 from funcnet.train import TrainState as TrainState
 from funcnet.train import fit as fit
 from funcnet.train import make_step as make_step

@@ -18,6 +18,11 @@ from funcnet._compat.derivatives import first_order as first_order
 from funcnet._compat.flops import FlopCounter as FlopCounter
 from funcnet._compat.flops import fake_mode as fake_mode
 from funcnet._compat.flops import storage_of as storage_of
+from funcnet._compat.joint import is_cheap as is_cheap
+from funcnet._compat.joint import is_view as is_view
+from funcnet._compat.joint import joint_graph as joint_graph
+from funcnet._compat.joint import joint_results as joint_results
+from funcnet._compat.joint import sketching as sketching
 from funcnet._compat.kernels import BATCH_NORM as BATCH_NORM
 from funcnet._compat.kernels import batch_norm_statistics as batch_norm_statistics
 from funcnet._compat.kernels import foreach as foreach

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 
+from funcnet._compat.flips import install_unflip
 from funcnet._compat.loops import NODES, hoist_constants
 from funcnet._compat.lowering import install_lowerings
 from funcnet._compat.sources import shared_files
@@ -103,6 +104,7 @@ def compile_graph(
         from torch._inductor import compile_fx, list_mode_options  # seconds of import, wanted only here
 
         install_lowerings()
+        install_unflip()
 
         def inner(module: Any, examples: Any, **options: Any) -> Any:
             options["static_input_idxs"] = sorted({*options.get("static_input_idxs", ()), *static})

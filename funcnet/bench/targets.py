@@ -72,7 +72,9 @@ TARGETS = (
     ),
     Target("model(params, state, x) / module(x), 100 tiny layers", ("model",), ("module",), 1.3),
     Target("its gradient / backward()", ("gradient",), ("backward",), 1.2),
-    Target("compile 48 equal blocks / 12", ("48 blocks",), ("12 blocks",), 1.3, None, "cold"),
+    Target(
+        "compile 48 equal blocks / 12, stacked", ("48 blocks, stacked",), ("12 blocks, stacked",), 1.3, None, "cold"
+    ),
     Target(
         "64 networks in one compiled step / a loop of eager steps",
         ("vmapped, compiled",),

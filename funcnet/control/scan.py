@@ -31,8 +31,8 @@ def scan(
     """Step along the first axis of `xs`, handing a carry from step to step: `jax.lax.scan`, of trees.
 
     It is `for x in xs: carry, y = f(carry, x); ys.append(y)`, and in eager mode nothing else. Under `jit` the step is
-    compiled once, whatever the length. Its gradient there keeps the carries and computes each step again on the way
-    back, so memory grows by the carry alone; it is as exact, and costs one forward pass more.
+    compiled once, whatever the length. Its gradient there keeps of each step what the way back reads, as a loop does;
+    with `remat(f)`, and where higher derivatives are asked, it keeps the carries alone and computes each step again.
 
     Tensors that `f` closes over are followed. Inside a module each step draws from a key of its own, and BatchNorm
     statistics go from step to step.

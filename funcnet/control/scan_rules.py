@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from funcnet import _compat
+from funcnet._compat import interpreters
 from funcnet.control.primitive import (
     Flat,
     Some,
@@ -21,6 +22,7 @@ from funcnet.control.primitive import (
     spread_through,
     zeros_for,
 )
+from funcnet.control.residuals import Cut, cut_apart
 
 __all__ = ["Scan", "run"]
 
@@ -28,9 +30,24 @@ __all__ = ["Scan", "run"]
 def run(scan: "Scan", tensors: Sequence[Tensor]) -> list[Tensor]:
     """The final carry and the stacked ys, and if the scan keeps them the carries that the steps started from."""
     asked = _compat.asked_of(*tensors)
-    wanted = replace(scan, keeps=scan.keeps or bool(asked.reverse), dense=scan.dense or asked.forward)
+    levels = asked.levels - {scan.over}
+    wanted = replace(scan, dense=scan.dense or asked.forward)
+    if levels and not scan.keeps and (level := _first(levels, tensors)) is not None:
+        once = len(levels) == 1 and level >= 0 and not asked.forward and not _compat.sketching()
+        cut = wanted.taken_apart(tensors) if once else None
+        wanted = replace(wanted, keeps=cut is None, cut=cut, level=level)
     results = apply(wanted, tensors)
-    return results if wanted.keeps == scan.keeps else results[: len(results) - scan.carry]
+    return results if wanted.keeps == scan.keeps and wanted.cut is None else results[: len(results) - wanted.kept]
+
+
+def _first(levels: frozenset[int], tensors: Sequence[Tensor]) -> int | None:
+    """The level of reverse mode that the rules meet first; None where `vmap` comes before, whose rule runs a scan."""
+    for level in interpreters.levels():
+        if level.number in levels:
+            return level.number
+        if level.kind == "Vmap" and any(interpreters.mapped_axis(t, level.number)[1] is not None for t in tensors):
+            return None
+    return min(levels)  # one that is yet to come
 
 
 @dataclass(frozen=True)
@@ -42,15 +59,20 @@ class Scan:
     xs: int
     reverse: bool = False
     keeps: bool = False  # whether the carries that the steps start from are results as well, after the ys
+    cut: Cut | None = None  # the step in two parts, if what the way back reads is a result in the place of the carries
+    level: int | None = None  # of reverse mode, whose derivative the cut is made for
+    over: int | None = None  # a level of reverse mode that asks no derivative of this, its own way back
     dense: bool = False  # whether results are to be contiguous behind a mapped axis, as torch's tangents must be
 
     @property
     def kept(self) -> int:
         """See `Node`."""
-        return self.carry if self.keeps else 0
+        return self.cut.kept if self.cut is not None else self.carry if self.keeps else 0
 
     def idle(self, tensors: Sequence[Tensor], needed: Sequence[bool], count: int) -> set[int]:
         """See `Node`."""
+        if self.cut is not None:
+            return set(range(self.carry)).difference(self.cut.moving) | set(range(count - self.kept, count))
         idle = set(range(self.carry)).difference(self.reached(tensors, needed))
         return idle | {count - self.carry + n for n in idle} if self.keeps else idle
 
@@ -63,11 +85,30 @@ class Scan:
         """Take something for each input apart: carry, xs, consts."""
         return parts(flat, self.carry, self.xs, len(flat) - self.carry - self.xs)
 
+    def taken_apart(self, tensors: Sequence[Tensor]) -> Cut | None:
+        """The cut of a step, for the derivative that is asked of these tensors."""
+        init, xs, consts = self.split(tensors)
+        asked = [bool(_compat.asked_of(t).levels) for t in tensors]
+        example = [*init, *(x[0] for x in xs), *consts]
+        moving = self.reached(tensors, asked)
+        return cut_apart(self.body, example, (self.carry, self.xs), moving, self.others(tensors, asked))
+
+    def others(self, tensors: Sequence[Tensor], needed: Sequence[bool]) -> list[int]:
+        """The places of the consts and the xs that have a cotangent, in this order."""
+        at = [n for n in inexact(tensors) if needed[n] and n >= self.carry]
+        xs = self.carry + self.xs
+        return [n for n in at if n >= xs] + [n for n in at if n < xs]
+
+    @property
+    def step(self) -> Flat:
+        """The body, with what the way back reads."""
+        return self.body if self.cut is None else self.cut.forth
+
     def run(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """See `Node`."""
 
         def body(*args: Tensor) -> Sequence[Tensor]:
-            results = self.body(*args)
+            results = self.step(*args)
             return [*results, *args[: self.carry]] if self.keeps else results
 
         carry, xs, consts = self.split(tensors)
@@ -78,6 +119,8 @@ class Scan:
 
     def pulled(self, tensors: Sequence[Tensor], kept: Sequence[Tensor], needed: Sequence[bool], given: Some) -> Some:
         """A scan the other way, that carries the cotangents of the carry and the sums of those of the consts."""
+        if self.cut is not None:
+            return self.pulled_apart(self.cut, tensors, kept, needed, given)
         init, xs, consts = self.split(tensors)
         final_ct, ys_ct, kept_ct = parts(given, self.carry, len(given) - 2 * self.carry, self.carry)
         _, x_needed, const_needed = self.split(needed)
@@ -102,8 +145,45 @@ class Scan:
         start = zeros_for([final_ct[n] for n in moving], [init[n] for n in moving])
         start += [torch.zeros_like(consts[n]) for n in const_at]
         scanned = [*kept, *xs, *(ys_ct[n] for n in y_at), *(kept_ct[n] for n in kept_at)]
-        grads = run(Scan(body, len(start), len(scanned), not self.reverse), [*start, *scanned, *consts])
+        back = Scan(body, len(start), len(scanned), not self.reverse, over=self.level)
+        grads = run(back, [*start, *scanned, *consts])
         return filled([None] * len(tensors), places, grads)
+
+    def pulled_apart(
+        self, cut: Cut, tensors: Sequence[Tensor], kept: Sequence[Tensor], needed: Sequence[bool], given: Some
+    ) -> Some:
+        """The same from what the way forth has kept."""
+        given = given[: len(given) - cut.kept]
+        again = self.level == 0 and torch.is_grad_enabled()  # torch.autograd says only now that it differentiates twice
+        if again or not {n for n in inexact(tensors) if needed[n] and n >= self.carry} <= set(cut.places):
+            whole = replace(self, cut=None, keeps=True)
+            kept = apply(whole, tensors)[len(given) :]
+            return whole.pulled(tensors, kept, needed, [*given, *([None] * self.carry)])
+        init, xs, consts = self.split(tensors)
+        final_ct, ys_ct = parts(given, self.carry, len(given) - self.carry)
+        at = self.carry + self.xs
+        const_at = [n - at for n in cut.places[len(cut.moving) :] if n >= at]
+        y_at = [n for n in cut.ys if ys_ct[n] is not None]
+        # By what is scanned over torch counts the steps, so there must be something.
+        reads = cut.read if kept or y_at or any(cut.read) else [True, *cut.read[1:]]
+        read = [x for x, needed in zip(xs, reads, strict=True) if needed]
+        counts = (len(cut.moving), len(const_at), len(kept), len(read), len(y_at), len(consts))
+
+        def body(*args: Tensor) -> list[Tensor]:
+            carry_ct, sums, stored, rows, y_ct, shared = parts(args, *counts)
+            row, ct = iter(rows), dict(zip(y_at, y_ct, strict=True))
+            x = [next(row) if needed else None for needed in reads]
+            zero = (torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in cut.ys.values())
+            y = [ct.get(n, nothing) for n, nothing in zip(cut.ys, zero, strict=True)]
+            grads = cut.back(*stored, *x, *shared, *carry_ct, *y)
+            new_ct, const_ct, x_ct = parts(grads, len(cut.moving), len(const_at), len(grads) - sum(counts[:2]))
+            return [*new_ct, *(total + ct for total, ct in zip(sums, const_ct, strict=True)), *x_ct]
+
+        start = zeros_for([final_ct[n] for n in cut.moving], [init[n] for n in cut.moving])
+        start += [torch.zeros_like(consts[n]) for n in const_at]
+        scanned = [*kept, *read, *(ys_ct[n] for n in y_at)]
+        back = Scan(body, len(start), len(scanned), not self.reverse, over=self.level)
+        return filled([None] * len(tensors), cut.places, run(back, [*start, *scanned, *consts]))
 
     def pushed(self, tensors: Sequence[Tensor], tangents: Some) -> list[Tensor]:
         """A scan that carries the tangents of the carry as well."""
@@ -143,8 +223,9 @@ class Scan:
         init_d, xs_d, consts_d = self.split(dims)
         xs = [x if d is None else x.movedim(d, 1) for x, d in zip(xs, xs_d, strict=True)]
         rest_d = [*(None if d is None else 0 for d in xs_d), *consts_d]
-        spread = spread_through(info, self.body, init, init_d, [*(x[0] for x in xs), *consts], rest_d)
-        results = run(replace(self, body=spread.body), [*spread.carry, *xs, *consts])
+        spread = spread_through(info, self.step, init, init_d, [*(x[0] for x in xs), *consts], rest_d)
+        # What the way back reads is by now a result like any other.
+        results = run(replace(self, body=spread.body, cut=None), [*spread.carry, *xs, *consts])
         stacked = [1 if b else None for b in [*spread.others, *(spread.batched if self.keeps else ())]]
         if self.dense:
             for n, dim in enumerate(stacked):

@@ -54,6 +54,13 @@ class Hooks:
                 near = get_close_matches(pattern, names, 3, 0.4) or names[:3]
                 raise KeyError(f"{what}={pattern!r} matches no submodule; near names: {', '.join(near)}.")
         seen = {name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)}
+        for name in (name for name in names if name in seen or name in perturbed.values()):
+            if "*" in name.split(".")[:-1]:
+                whole = name[: name.index("*")] + "[*]"
+                raise TypeError(
+                    f"submodule {name!r}, which capture or perturb names, is inside equal blocks that are stacked and "
+                    f"run as one. Name them all together by {whole!r}."
+                )
         self._handles = [
             body.module.get_submodule(name).register_forward_hook(self._hook(name, name in seen))
             for name in names

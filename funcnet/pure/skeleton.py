@@ -186,6 +186,8 @@ class Skeleton:
         statistics = {name for name, key in normal.items() if key in ("running_mean", "running_var")}
         lent = [name for name, leaf in self.leaves.items() if not leaf.parameter and name not in statistics]
         self.lent = {True: lent, False: [name for name in lent if name not in normal]}
+        # What a call may give new values to.
+        self.written = {True: frozenset(lent) | statistics, False: frozenset(self.lent[False])}
         self._free: dict[bool, list[Body]] = {True: [], False: []}
 
     def fits(self, values: Mapping[str, Tensor]) -> bool:

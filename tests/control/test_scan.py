@@ -350,3 +350,101 @@ def test_carries_that_no_derivative_reaches_have_none(f):
 def test_compiled_by_inductor(name):
     f, args = NESTINGS[name]
     close(jit(f)(*args), f(*args))
+
+
+# -- what a gradient keeps
+
+
+def bodies_of(f, *args):
+    """The steps of the scans of a compiled function, forth and back, with the node around each."""
+    found = []
+
+    def look(graph, _):
+        for node in graph.graph.find_nodes(op="call_function", target=torch.ops.higher_order.scan):
+            found.append((getattr(graph, node.args[0].target).graph, node))
+        return graph
+
+    result = jit(f, backend=look)(*args)
+    return result, found
+
+
+def products(graph):
+    return sum("mm" in str(node.target) for node in graph.nodes)
+
+
+def linear_steps(wrap):
+    """Two layers a step, whose weight is shared by all, and a scale of each step's own."""
+
+    def loss(w, scales, h):
+        step = wrap(lambda h, s: (h + s * (torch.tanh(h @ w) @ w), None))
+        return scan(step, h, scales)[0].square().sum()
+
+    return grad(loss, (0, 1, 2))
+
+
+@pytest.mark.parametrize(("wrap", "again"), [(lambda f: f, 0), (remat, 2)], ids=["kept", "remat"])
+def test_a_gradient_computes_no_step_again_unless_told_to(wrap, again):
+    args = (W, XS[:, :1], torch.stack([H, H + 1]))
+    slopes, [(forth, node), (back, _)] = bodies_of(linear_steps(wrap), *args)
+    close(slopes, linear_steps(wrap)(*args))
+    assert products(forth) == 2
+    assert products(back) == 4 + again
+    stacked = [leaf.shape for leaf in node.meta["val"][1:]]  # after the carry
+    assert all(shape[0] == 6 for shape in stacked)
+    assert (6, 3, 3) not in stacked  # the weight
+    assert len(stacked) == (1 if again else 3)
+
+
+def test_writes_into_what_is_fresh_are_no_hindrance():
+    f = grad(lambda w: scan(lambda h, x: (F.relu(h @ w + x, inplace=True) + h, None), H, XS)[0].sum())
+    slopes, [_, (back, _)] = bodies_of(f, W)
+    close(slopes, f(W))
+    assert products(back) == 2
+
+
+def test_writes_into_the_carry_are():
+    def step(h, x):
+        h = h.clone()
+        h[0] += x[0]
+        h[1:] *= torch.tanh(h @ W)[1:]
+        return h, None
+
+    f = grad(lambda h: scan(step, h, XS)[0].sum())
+    close(traced(f)(H), f(H))
+
+
+def test_torchs_own_second_derivatives():
+    """Torch says only on the way back that it differentiates again."""
+
+    def twice(w):
+        w = w.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(recurrent(w, H, XS), w, create_graph=True)
+        (second,) = torch.autograd.grad((slope**2).sum(), w)
+        return slope.detach(), second
+
+    close(traced(twice)(W), twice(W))
+    slope, second = twice(W)
+    close(grad(lambda w: (grad(recurrent)(w, H, XS) ** 2).sum())(W), second)
+    close(grad(recurrent)(W, H, XS), slope)
+
+
+def test_a_pullback_of_what_is_kept_may_itself_be_differentiated():
+    from funcnet import vjp
+
+    def f(w, ct):
+        pull = vjp(lambda w: scan(lambda h, x: (torch.tanh(h @ w + x), None), H, XS)[0], w)[1]
+        return jvp(lambda ct: pull(ct)[0], (ct,), (ct + 1,)), grad(lambda ct: (pull(ct)[0] ** 2).sum())(ct)
+
+    close(traced(f)(W, H), f(W, H))
+
+
+def test_flipped_operands_are_read_from_the_end(monkeypatch):
+    from funcnet import _compat
+    from funcnet._compat import flips
+
+    counts, unflip = [], flips.unflip
+    monkeypatch.setattr(flips, "unflip", lambda graph: counts.append(unflip(graph)))
+    f = lambda h, xs: scan(lambda h, x: (torch.tanh(h + x), h * x), h, xs, reverse=True)  # noqa: E731
+    with _compat.empty_compiler_cache():
+        close(jit(f)(H, XS), f(H, XS))
+    assert max(counts) == 2

@@ -7,17 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from funcnet import random, tree
+from funcnet import optim, random
 from funcnet.bench import ways
 from funcnet.bench.subject import Running, Setting, Subject, Way, bytes_of
 from funcnet.bench.workloads.workload import Workload, classified, cross_entropy
 from funcnet.jit import jit
 from funcnet.model import Model
+from funcnet.stacking import stacked
+from funcnet.train import TrainState, make_step
 from funcnet.transforms import grad
 
 __all__ = ["SUBJECTS"]
 
 _WIDTH, _LAYERS, _BATCH = 16, 100, 4
+_WIDE = 64
 
 
 def _deep() -> nn.Sequential:
@@ -98,29 +101,40 @@ def _thousand(setting: Setting) -> Subject:
 
 
 def _blocks(setting: Setting) -> Subject:
-    """The gradient of a stack of equal blocks, compiled: how the time to compile grows with their number."""
+    """A training step of equal blocks, compiled, as they are and stacked: how the time to compile grows with them."""
     device = setting.device
+    optimizer = optim.adam(1e-3)
 
     def block() -> nn.Module:
-        return nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True, norm_first=True)
+        return nn.TransformerEncoderLayer(_WIDE, 4, 4 * _WIDE, dropout=0.0, batch_first=True, norm_first=True)
 
-    def make(count: int) -> Running:
-        model = Model(lambda: nn.Sequential(*(block() for _ in range(count))))
-        params, state = model.init(random.key(0), device=device)
-        x = random.normal(random.key(1), (2, 16, 32)).to(device)
+    def make(count: int, stack: bool) -> Running:
+        def build() -> nn.Module:
+            blocks = nn.Sequential(*(block() for _ in range(count)))
+            return stacked(blocks, "") if stack else blocks
 
-        def loss(params: Any, x: Tensor) -> Tensor:
-            value: Tensor = model.apply(params, state, x, train=True)[0].square().mean()
-            return value
+        model = Model(build)
+        x = random.normal(random.key(1), (2, 16, _WIDE)).to(device)
 
-        gradient = jit(grad(loss))
-        # What two numbers of blocks agree about is that every gradient is there.
-        return Running(
-            lambda: torch.tensor([float(len(tree.leaves(gradient(params, x))) // count)]), lambda: bytes_of(params)
-        )
+        def loss(params: Any, state: Any, x: Tensor, key: Tensor) -> Any:
+            out, state = model.apply(params, state, x, train=True, key=key)
+            return out.square().mean(), (state, {})
 
-    made = {f"{count} blocks": Way(partial(make, count), compiled=True) for count in (12, 48)}
-    return Subject("blocks", made, ("12 blocks",), device=device)
+        step = jit(make_step(loss, optimizer), donate=0)
+        states = [TrainState.create(*model.init(random.key(0), device=device), optimizer, random.key(2))]
+
+        def run() -> Any:
+            states[0], metrics = step(states[0], x)
+            return metrics["loss"]
+
+        return Running(run, lambda: bytes_of(states[0]))
+
+    made = {
+        "12 blocks": Way(partial(make, 12, False), compiled=True),
+        "12 blocks, stacked": Way(partial(make, 12, True), compiled=True),
+        "48 blocks, stacked": Way(partial(make, 48, True), compiled=True, agrees=False),  # another network
+    }
+    return Subject("blocks", made, ("12 blocks",), settings={"width": _WIDE}, device=device)
 
 
 SUBJECTS: Mapping[str, Callable[[Setting], Subject]] = {
