@@ -19,6 +19,9 @@ def unflip(graph: torch.fx.GraphModule) -> int:
     changed = 0
     for loop in graph.graph.find_nodes(op="call_function", target=torch.ops.higher_order.while_loop):
         _, name, carried, *_ = loop.args
+        bodies = graph.graph.find_nodes(op="get_attr", target=name.target)
+        if sum(len(node.users) for node in bodies) > 1:  # another loop has this body, too
+            continue
         body = getattr(graph, name.target)
         inner = body.graph.find_nodes(op="placeholder", sort=True)
         (returned,) = body.graph.output_node().args
@@ -59,7 +62,7 @@ def _is_flip(node: torch.fx.Node) -> bool:
 
 def _is_row(node: torch.fx.Node) -> bool:
     """Whether a node is a slice at an index that is counted."""
-    return node.target is _SELECT and node.args[1] == 0 and isinstance(node.args[2], torch.fx.Node)
+    return bool(node.target is _SELECT and node.args[1] == 0 and isinstance(node.args[2], torch.fx.Node))
 
 
 def _count_down(graph: torch.fx.Graph, row: torch.fx.Node, size: int) -> None:
@@ -87,4 +90,4 @@ def install_unflip() -> None:
         unflip(graph)
 
     decompose_and_unflip._funcnet = True  # type: ignore[attr-defined]  # a function takes any attribute
-    post_grad.decompose_scan_to_while_loop = decompose_and_unflip
+    post_grad.decompose_scan_to_while_loop = decompose_and_unflip  # type: ignore[assignment]  # torch's has a name less

@@ -13,14 +13,8 @@ __all__ = ["Attributes"]
 
 _DICTS = ("__dict__", "_parameters", "_buffers", "_modules")
 _CONTAINERS = (dict, OrderedDict, list, set, deque)
-_OPAQUE = (
-    Tensor,
-    nn.Module,
-    type,
-    FunctionType,
-    MethodType,
-    ModuleType,
-)  # whose attributes are no memory of a forward's
+# Whose attributes are no memory of a forward's.
+_OPAQUE = (Tensor, nn.Module, type, FunctionType, MethodType, ModuleType)
 
 
 class Attributes:

@@ -191,7 +191,8 @@ def stack(modules: Sequence[nn.Module], remat: bool) -> nn.Module:
         leaf = blocks.skeleton.leaves[name]
         memo[id(tensor)] = nn.Parameter(value, requires_grad=leaf.trainable) if leaf.parameter else value
     child = copy.deepcopy(modules[0], memo)
-    child.__class__ = _with(Stacked, type(child))
+    cls: Any = type(child)
+    child.__class__ = _with(Stacked, cls)
     vars(child)["_blocks"] = blocks
     return child
 
@@ -199,4 +200,5 @@ def stack(modules: Sequence[nn.Module], remat: bool) -> nn.Module:
 def as_container(container: nn.Module, name: str) -> None:
     """Leave one of a container's children, which are one and the same, under a name."""
     container._modules = {name: next(iter(container._modules.values()))}
-    container.__class__ = _with(Container, type(container))
+    cls: Any = type(container)
+    container.__class__ = _with(Container, cls)
