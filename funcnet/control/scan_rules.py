@@ -145,17 +145,21 @@ class Scan:
         start = zeros_for([final_ct[n] for n in moving], [init[n] for n in moving])
         start += [torch.zeros_like(consts[n]) for n in const_at]
         scanned = [*kept, *xs, *(ys_ct[n] for n in y_at), *(kept_ct[n] for n in kept_at)]
-        back = Scan(body, len(start), len(scanned), not self.reverse, over=self.level)
+        back = Scan(body, len(start), len(scanned), not self.reverse, over=None if self.again else self.level)
         grads = run(back, [*start, *scanned, *consts])
         return filled([None] * len(tensors), places, grads)
+
+    @property
+    def again(self) -> bool:
+        """On the way back: whether that is differentiated too, of which torch's own autograd says nothing before."""
+        return self.level == 0 and torch.is_grad_enabled()
 
     def pulled_apart(
         self, cut: Cut, tensors: Sequence[Tensor], kept: Sequence[Tensor], needed: Sequence[bool], given: Some
     ) -> Some:
         """The same from what the way forth has kept."""
         given = given[: len(given) - cut.kept]
-        again = self.level == 0 and torch.is_grad_enabled()  # torch.autograd says only now that it differentiates twice
-        if again or not {n for n in inexact(tensors) if needed[n] and n >= self.carry} <= set(cut.places):
+        if self.again or not {n for n in inexact(tensors) if needed[n] and n >= self.carry} <= set(cut.places):
             whole = replace(self, cut=None, keeps=True)
             kept = apply(whole, tensors)[len(given) :]
             return whole.pulled(tensors, kept, needed, [*given, *([None] * self.carry)])

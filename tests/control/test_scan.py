@@ -418,8 +418,9 @@ def test_torchs_own_second_derivatives():
 
     def twice(w):
         w = w.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(recurrent(w, H, XS), w, create_graph=True)
-        (second,) = torch.autograd.grad((slope**2).sum(), w)
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(recurrent(w, H, XS), w, create_graph=True)
+            (second,) = torch.autograd.grad((slope**2).sum(), w)
         return slope.detach(), second
 
     close(traced(twice)(W), twice(W))
