@@ -63,8 +63,9 @@ def _out_of_place(graph: torch.fx.Graph) -> None:
         if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
             continue
         over = node.args[0] if node.args else None
-        fresh = isinstance(over, torch.fx.Node) and over.op == "call_function" and not is_view(over)
-        if target._schema.is_mutable and _name(node).endswith("_") and fresh and len(over.users) == 1:
+        if not isinstance(over, torch.fx.Node) or over.op != "call_function" or is_view(over) or len(over.users) > 1:
+            continue
+        if target._schema.is_mutable and _name(node).endswith("_"):
             packet = getattr(torch.ops.aten, _name(node).removesuffix("_"), None)
             if packet is not None and target._overloadname in packet.overloads():
                 node.target = getattr(packet, target._overloadname)
