@@ -62,7 +62,7 @@ def _is_flip(node: torch.fx.Node) -> bool:
 
 def _is_row(node: torch.fx.Node) -> bool:
     """Whether a node is a slice at an index that is counted."""
-    return bool(node.target is _SELECT and node.args[1] == 0 and isinstance(node.args[2], torch.fx.Node))
+    return node.target is _SELECT and node.args[1:2] == (0,) and isinstance(node.args[2], torch.fx.Node)
 
 
 def _count_down(graph: torch.fx.Graph, row: torch.fx.Node, size: int) -> None:
@@ -90,4 +90,4 @@ def install_unflip() -> None:
         unflip(graph)
 
     decompose_and_unflip._funcnet = True  # type: ignore[attr-defined]  # a function takes any attribute
-    post_grad.decompose_scan_to_while_loop = decompose_and_unflip  # type: ignore[assignment]  # torch's has a name less
+    post_grad.decompose_scan_to_while_loop = decompose_and_unflip  # type: ignore[assignment]  # what this room is for

@@ -63,7 +63,9 @@ def _out_of_place(graph: torch.fx.Graph) -> None:
         if node.op != "call_function" or not isinstance(target, torch._ops.OpOverload):
             continue
         over = node.args[0] if node.args else None
-        if not isinstance(over, torch.fx.Node) or over.op != "call_function" or is_view(over) or len(over.users) > 1:
+        if not isinstance(over, torch.fx.Node) or not isinstance(over.target, torch._ops.OpOverload):
+            continue  # an argument, or one of several results, which may be views of one memory
+        if is_view(over) or len(over.users) > 1:
             continue
         if target._schema.is_mutable and _name(node).endswith("_"):
             packet = getattr(torch.ops.aten, _name(node).removesuffix("_"), None)

@@ -176,6 +176,11 @@ def _with(mixin: Any, base: Any) -> Any:
     return type(base.__name__, (mixin, base), {"__module__": base.__module__, "__qualname__": base.__qualname__})
 
 
+def _become(mixin: type, module: nn.Module) -> None:
+    base: Any = type(module)
+    module.__class__ = _with(mixin, base)
+
+
 def _bare(mixin: type, base: type) -> Any:
     cls = _with(mixin, base)
     return cls.__new__(cls)
@@ -191,8 +196,7 @@ def stack(modules: Sequence[nn.Module], remat: bool) -> nn.Module:
         leaf = blocks.skeleton.leaves[name]
         memo[id(tensor)] = nn.Parameter(value, requires_grad=leaf.trainable) if leaf.parameter else value
     child = copy.deepcopy(modules[0], memo)
-    cls: Any = type(child)
-    child.__class__ = _with(Stacked, cls)
+    _become(Stacked, child)
     vars(child)["_blocks"] = blocks
     return child
 
@@ -200,5 +204,4 @@ def stack(modules: Sequence[nn.Module], remat: bool) -> nn.Module:
 def as_container(container: nn.Module, name: str) -> None:
     """Leave one of a container's children, which are one and the same, under a name."""
     container._modules = {name: next(iter(container._modules.values()))}
-    cls: Any = type(container)
-    container.__class__ = _with(Container, cls)
+    _become(Container, container)
