@@ -124,6 +124,9 @@ def dense(*args: Tensor) -> Any:
     return DENSE.apply(params, {}, x, perturb={"1": added}, capture="1")[::2]
 
 
+BLOCKS = Model(
+    lambda: funcnet.stacked(nn.Sequential(*(nn.Sequential(nn.Linear(3, 3), nn.Tanh()) for _ in range(2))), "")
+)
 FUNCTIONS = {
     "Model": [Check(lambda *args: flat(dense(*args)), (*LEAVES, normal(5, 2, 3), normal(6, 2, 4)))],
     "associative_scan": [Check(lambda m: funcnet.associative_scan(lambda a, b: a * b + b.sin(), m), (M,))],
@@ -153,6 +156,14 @@ FUNCTIONS = {
         Check(lambda a, b: tree.ravel(nested(a.sin(), b))[0], (V, M)),
         Check(lambda v: flat(tree.ravel(nested(V, M))[1](v * v)), (normal(7, 12),)),
     ],
+    "stack_blocks": [Check(lambda a, b: flat(funcnet.stack_blocks({"0.x": a.sin(), "1.x": a * b}, "")), (V, W))],
+    "stacked": [
+        Check(
+            lambda w, b, x: (BLOCKS({"*.0.weight": w, "*.0.bias": b}, {}, x),),
+            (normal(5, 2, 3, 3), normal(6, 2, 3), V),
+        )
+    ],
+    "unstack_blocks": [Check(lambda m: flat(funcnet.unstack_blocks({"*.x": m * m})), (M,))],
     "tree.split": [Check(lambda a, b: flat(tree.split({"a": a.sin(), "b": a * b}, "a")), (V, W))],
     "tree.stack": [Check(lambda a, b: flat(tree.stack([nested(a, b), nested(b.sin(), a)])), (V, W))],
     "tree.unstack": [Check(lambda m: flat(tree.unstack({"m": m * m})), (M,))],

@@ -93,7 +93,12 @@ CALLS = {
     "per_example_grad": lambda a: funcnet.per_example_grad(lambda w, x: (x @ w).sum())(a["x"][0], a["x"]),
     "remat": lambda a: funcnet.grad(funcnet.remat(square))(a["x"]),
     "scan": lambda a: funcnet.scan(lambda c, x: (c + x, c * x), a["x"][0], a["x"]),
+    "stack_blocks": lambda a: funcnet.stack_blocks({"0.w": a["x"], "1.w": a["x"].cos()}, ""),
+    "stacked": lambda a: Model(lambda: funcnet.stacked(nn.Sequential(*(nn.Linear(3, 3) for _ in range(2))), "")).init(
+        a["key"]
+    ),
     "stop_gradient": lambda a: funcnet.stop_gradient(a["tree"]),
+    "unstack_blocks": lambda a: funcnet.unstack_blocks({"*.w": a["x"]}),
     "value_and_grad": lambda a: funcnet.value_and_grad(square)(a["x"]),
     "vjp": lambda a: funcnet.vjp(torch.sin, a["x"])[1](a["x"]),
     "vmap": lambda a: funcnet.vmap(square)(a["x"]),
