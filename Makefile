@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch
 PYTEST := $(BIN)/python -m pytest -n 2
-BENCH ?= mlp cnn gpt-small lstm overhead overhead-gradient ensemble-64 per-example
+BENCH ?= mlp cnn gpt-small lstm overhead overhead-gradient ensemble-64 per-example blocks
 
 .PHONY: demo test test-all test-torch lint bench smoke clean
 
