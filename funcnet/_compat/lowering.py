@@ -37,6 +37,11 @@ def _(x: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(x)
 
 
+@_later.register_vmap
+def _(info: Any, dims: tuple[int | None, ...], x: torch.Tensor, after: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    return LATER(x, after), dims[0]
+
+
 LATER = torch.ops.funcnet.later.default
 
 
