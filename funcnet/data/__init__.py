@@ -1,0 +1,4 @@
+"""Data as trees of tensors, in an order drawn from a key."""
+
+from funcnet.data.rows import batches as batches
+from funcnet.data.rows import split as split
