@@ -41,7 +41,8 @@ def race(
         cold: whether compiled ways are started twice, with empty caches first, to measure what compiling costs.
         told: is called with what is done next.
     """
-    cells, running = {}, {}
+    cells: dict[str, Cell] = {}
+    running: dict[str, Running] = {}
     results: dict[str, list[Any]] = {}
     for name, way in subject.ways.items():
         told(f"{subject.name}: {name} starts")
