@@ -7,7 +7,8 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from funcnet.train.step import Step, TrainState
+from funcnet.train.state import TrainState
+from funcnet.train.step import StepFunction
 
 __all__ = ["fit"]
 
@@ -15,7 +16,7 @@ Batches = Callable[[int], Iterable[Any]] | Sequence[Any]
 
 
 def fit(
-    step: Step,
+    step: StepFunction,
     ts: TrainState,
     batches: Batches,
     *,
