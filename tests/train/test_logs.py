@@ -50,6 +50,7 @@ def test_a_row_is_on_disk_when_it_is_written(tmp_path, kind):
     log = kind(tmp_path / "new" / "log")
     log.write(1, {"loss": 0.5})
     assert "0.5" in (tmp_path / "new" / "log").read_text()
+    log.close()
 
 
 def test_a_line_cut_short_is_left_out(tmp_path):
@@ -58,12 +59,14 @@ def test_a_line_cut_short_is_left_out(tmp_path):
     log = JSONLinesLog(path)
     log.resume(5)
     log.write(6, {"loss": 1.0})
+    log.close()
     assert [row["step"] for row in lines(path)] == [1, 6]
 
 
 def test_json_has_no_nan(tmp_path):
     log = JSONLinesLog(tmp_path / "log.jsonl")
     log.write(1, {"loss": math.nan, "norm": math.inf})
+    log.close()
     assert lines(tmp_path / "log.jsonl") == [{"step": 1, "loss": "nan", "norm": "inf"}]
 
 
