@@ -65,8 +65,8 @@ def failure(place: Place, loss: float, batch: Any, ts: Any) -> NonFiniteError:
     where = _first({"batch": batch}) or _first({"ts": ts})
     leaf = f" The first leaf that is not finite is {where}." if where else ""
     return NonFiniteError(
-        f"the loss of step {place.step} is {loss} (epoch {place.epoch}, batch {place.batch}{rows}).{leaf} What was saved "
-        "before is as it was. Look at the batch and the gradient norms before it (make_step(..., "
+        f"the loss of step {place.step} is {loss} (epoch {place.epoch}, batch {place.batch}{rows}).{leaf} What was "
+        "saved before is as it was. Look at the batch and the gradient norms before it (make_step(..., "
         'metrics=["grad_norms"])), lower the learning rate, clip (clip=1.0), or leave such steps out '
         "(skip_nonfinite=True, and check_finite=False here)."
     )

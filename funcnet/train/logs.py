@@ -66,7 +66,7 @@ class _FileLog(Log):
         new.write_text(text, encoding="utf-8", newline="")
         new.replace(self.path)
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

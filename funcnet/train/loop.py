@@ -133,7 +133,8 @@ def fit(
             if save is not None:
                 save(ts, number, position=(epoch, batch) if number == steps else (epoch + 1, 0), metrics=entry)
             moment = Moment(epoch, number, entry, ts)
-            ended = any([callback(moment) is True for callback in callbacks])
+            answers = [callback(moment) for callback in callbacks]
+            ended = any(answer is True for answer in answers)
             epoch, batch = epoch + 1, 0
     return ts, history
 
