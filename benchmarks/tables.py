@@ -4,6 +4,7 @@ make bench && cp build/bench.json benchmarks/results/bench-cpu.json && python be
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from funcnet.bench import Report, tables, targets
@@ -16,16 +17,22 @@ PARTS = {
 
 
 def filled(text: str) -> str:
-    """A page with every part between `<!-- KIND: FILE -->` and `<!-- end -->` made from its file."""
+    """A page with every part between `<!-- KIND: FILES -->` and `<!-- end -->` made from its files, of one machine."""
 
     def part(found: re.Match[str]) -> str:
-        kind, name = found["kind"], found["name"]
-        path = ROOT / "benchmarks" / "results" / name
-        body = PARTS[kind](Report.load(path)) if path.exists() else "Not measured.\n"
-        return f"<!-- {kind}: {name} -->\n{body}<!-- end -->"
+        kind, names = found["kind"], found["names"]
+        paths = [ROOT / "benchmarks" / "results" / name for name in names.split()]
+        reports = [Report.load(path) for path in paths if path.exists()]
+        body = PARTS[kind](joined(reports)) if reports else "Not measured.\n"
+        return f"<!-- {kind}: {names} -->\n{body}<!-- end -->"
 
-    pattern = r"<!-- (?P<kind>\w+): (?P<name>[\w.-]+) -->\n.*?<!-- end -->"
+    pattern = r"<!-- (?P<kind>\w+): (?P<names>[\w. -]+?) -->\n.*?<!-- end -->"
     return re.sub(pattern, part, text, flags=re.DOTALL)
+
+
+def joined(reports: list[Report]) -> Report:
+    """The subjects of several runs as one report; a ratio is always of one run, since a subject is raced in one."""
+    return replace(reports[0], results=[result for report in reports for result in report.results])
 
 
 def main() -> None:

@@ -136,7 +136,8 @@ def test_a_listed_class_calls_nothing_that_the_mode_answers_otherwise(cls, train
 
     with Seen(None, {}, None):
         module(*inputs)
-    answered = {f for f in asked if f in PureMode.table}
+    # A linear layer is there for its speed on transposed inputs: the same numbers.
+    answered = {f for f in asked if f in PureMode.table} - {F.linear}
     assert answered <= (AS_TORCH if cls is nn.Embedding or cls in rule.IN_EVALUATION else set())
 
 

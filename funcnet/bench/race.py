@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.utils.benchmark import timer
 
 from funcnet import _compat, tree
-from funcnet.bench.memory import peak_of
+from funcnet.bench.memory import free, peak_of
 from funcnet.bench.result import Cell, Result
 from funcnet.bench.subject import Running, Subject, Way
 from funcnet.bench.timing import compare
+from funcnet.counts.table import scaled
 
 __all__ = ["race"]
 
@@ -44,8 +45,8 @@ def race(
     results: dict[str, list[Any]] = {}
     for name, way in subject.ways.items():
         told(f"{subject.name}: {name} starts")
-        cell = cells[name] = Cell(way.compiled, absent=way.absent)
-        if way.absent is None:
+        cell = cells[name] = Cell(way.compiled, absent=way.absent or _lacking(subject, len(running)))
+        if cell.absent is None:
             try:
                 running[name] = _started(way, cell, cold and way.compiled)
                 results[name] = _warmed(running[name], cell)
@@ -65,6 +66,15 @@ def race(
             _drop(name, error, cells, running)
     settings, reference = dict(subject.settings), list(subject.reference)
     return Result(subject.name, subject.size, subject.unit, settings, reference, cells, subject.flops)
+
+
+def _lacking(subject: Subject, beside: int) -> str | None:
+    """Why another way does not fit in memory, beside those at work: the system would end the process, not the way."""
+    there = None if subject.memory is None else free(subject.device)
+    if there is None or subject.memory is None or subject.memory <= there:
+        return None
+    text = f"needs about {scaled(subject.memory, 'B')} of memory, and {scaled(there, 'B')} are free"
+    return f"{text} beside {beside} at work: choose fewer (--ways)" if beside else text
 
 
 def _started(way: Way, cell: Cell, cold: bool) -> Running:

@@ -62,6 +62,8 @@ class Subject:
     rtol: float = 2e-3
     """How far ways may differ after some steps of their own, relative to what they return: rounding, amplified."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    memory: int | None = None
+    """About how many bytes one way needs, where that is known: one that has not as many is left out."""
 
 
 def bytes_of(*trees: Any) -> int:

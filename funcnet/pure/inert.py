@@ -10,7 +10,7 @@ from funcnet import _compat
 
 __all__ = ["ALWAYS", "IN_EVALUATION", "inert", "writes_nothing"]
 
-# They call nothing in the mode's table, draw nothing, write nothing and assign no attribute.
+# They call nothing that the mode's table changes the result of, draw nothing, write nothing and assign no attribute.
 ALWAYS = (
     nn.Sequential, nn.Identity, nn.Flatten, nn.Unflatten, nn.Linear, nn.Bilinear, nn.Embedding,
     nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,

@@ -8,6 +8,7 @@ from torch import Tensor
 from funcnet.pure.attention import ATTENTION
 from funcnet.pure.embedding import EMBEDDING
 from funcnet.pure.formulas import FORMULAS
+from funcnet.pure.linear import LINEAR
 from funcnet.pure.normalization import NORMALIZATION
 from funcnet.pure.recurrence import RECURRENCE
 from funcnet.pure.spectral import SPECTRAL
@@ -33,6 +34,7 @@ class PureMode(KeyedMode):
         **NORMALIZATION,
         **EMBEDDING,
         **FORMULAS,
+        **LINEAR,
         **ATTENTION,
         **RECURRENCE,
         **SPECTRAL,

@@ -160,11 +160,19 @@ def test_the_fastest_of_several_is_what_a_way_is_set_against():
     assert result.over("c", "nothing") is None
 
 
-def test_a_workload_that_does_not_fit_is_not_begun(monkeypatch):
-    monkeypatch.setattr(ways, "free", lambda device: 10 << 20)
+def test_a_way_that_does_not_fit_is_not_begun(monkeypatch):
+    monkeypatch.setattr(importlib.import_module("funcnet.bench.race"), "free", lambda device: 10 << 20)
     cells = race(ways.training(WORKLOADS["mlp"]("cpu"), Setting(torch.device("cpu"))), rounds=0).cells
     assert {cell.absent for cell in cells.values()} == {"needs about 17.3 MB of memory, and 10.5 MB are free"}
-    monkeypatch.setattr(ways, "free", lambda device: 1 << 30)
+    there = iter([1 << 30, 1 << 20])
+    monkeypatch.setattr(importlib.import_module("funcnet.bench.race"), "free", lambda device: next(there))
+    two = Subject("two", {name: Way(lambda: Running(lambda: 1.0, lambda: 0)) for name in "ab"}, ("a",), memory=2 << 20)
+    cells = race(two, rounds=0).cells
+    assert cells["a"].absent is None
+    assert (
+        cells["b"].absent
+        == "needs about 2.10 MB of memory, and 1.05 MB are free beside 1 at work: choose fewer (--ways)"
+    )
     fitting = ways.training(WORKLOADS["mlp"]("cpu"), Setting(torch.device("cpu")))
     assert fitting.ways["module"].absent is None
     assert fitting.flops == 3 * 2 * 64 * (784 * 512 + 512 * 256 + 256 * 10) - 2 * 64 * 784 * 512

@@ -1,15 +1,12 @@
 """The ways to train a workload, and to run one."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from funcnet import counts
-from funcnet.bench.memory import free
 from funcnet.bench.subject import Setting, Subject, Way
 from funcnet.bench.ways import in_jax, module, pure, torchopt
 from funcnet.bench.ways.job import Job
 from funcnet.bench.workloads import Workload
-from funcnet.counts.table import scaled
 
 __all__ = ["inference", "training"]
 
@@ -33,10 +30,6 @@ def inference(workload: Workload, setting: Setting) -> Subject:
 def _subject(job: Job, name: str, ways: Mapping[str, Way], *, train: bool) -> Subject:
     workload = job.workload
     cost = counts.summary(job.model, *job.batch[0], train=train)
-    needed, there = _COPIES * cost.parameter_bytes + cost.kept, free(job.device)
-    if there is not None and needed > there:
-        reason = f"needs about {scaled(needed, 'B')} of memory, and {scaled(there, 'B')} are free"
-        ways = {way: replace(how, absent=reason) for way, how in ways.items()}
     return Subject(
         name,
         ways,
@@ -46,4 +39,5 @@ def _subject(job: Job, name: str, ways: Mapping[str, Way], *, train: bool) -> Su
         workload.settings,
         cost.forward + cost.backward,
         device=job.device,
+        memory=_COPIES * cost.parameter_bytes + cost.kept,
     )
