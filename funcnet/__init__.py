@@ -29,6 +29,8 @@ from funcnet.stacking import stacked as stacked
 from funcnet.stacking import unstack_blocks as unstack_blocks
 from funcnet.train import TrainState as TrainState
 from funcnet.train import fit as fit
+from funcnet.train import make_epoch as make_epoch
+from funcnet.train import make_eval as make_eval
 from funcnet.train import make_step as make_step
 from funcnet.transforms import ensemble as ensemble
 from funcnet.transforms import grad as grad

@@ -246,7 +246,8 @@ FORWARD = {
 }
 
 EXCUSED = {
-    "fit make_step": "a loop of updates, which are checked",
+    "fit make_epoch make_step": "a loop of updates, which are checked",
+    "make_eval": "means of what the caller measures",
     "jit": "no gradient flows through it, which is an error that tests/test_jit.py covers",
     "stop_gradient": "its derivative is zero by purpose, not by its values: tests/test_transforms.py",
     "tree.check_like tree.flatten tree.leaves tree.leaves_with_path tree.nbytes tree.ones_like tree.paths "

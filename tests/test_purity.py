@@ -35,6 +35,14 @@ def loss(params, state, batch, key):
     return out.square().mean(), (state, {"mean": out.mean()})
 
 
+def terms(params, state, batch, key):
+    out, state = MODEL.apply(params, state, batch, key=key, train=True)
+    return {"mean": out.mean(), "size": out.square().mean()}, (state, {})
+
+
+SGD = optim.sgd(1e-2)
+
+
 def train_state(a):
     return TrainState.create(a["params"], a["state"], optim.adamw(1e-2), a["key"])
 
@@ -87,6 +95,10 @@ CALLS = {
     "jit": lambda a: two_steps(a, JITTED),
     "jvp": lambda a: funcnet.jvp(torch.sin, (a["x"],), (a["x"],)),
     "linearize": lambda a: funcnet.linearize(torch.sin, a["x"])[1](a["x"]),
+    "make_epoch": lambda a: funcnet.make_epoch(STEP)(train_state(a), a["images"], torch.tensor([[0, 2], [1, 3]])),
+    "make_eval": lambda a: funcnet.make_eval(
+        lambda params, state, x: {"mean": MODEL(params, state, x).flatten(1).mean(1)}, 3
+    )(train_state(a), a["images"]),
     "make_step": lambda a: funcnet.make_step(loss, optim.adam(1e-2))(
         TrainState.create(a["params"], a["state"], optim.adam(1e-2), a["key"]), a["images"]
     ),
@@ -105,6 +117,9 @@ CALLS = {
     "while_loop": lambda a: funcnet.while_loop(lambda x: x.sum() < 100, lambda x: x.abs() * 2 + 1, a["x"]),
     "data.batches": lambda a: list(funcnet.data.batches(a["key"], a["images"], 2)),
     "data.split": lambda a: funcnet.data.split(a["key"], a["images"], 0.5),
+    "train.weighted": lambda a: funcnet.make_step(funcnet.train.weighted(terms, {"mean": 0.5, "size": 2.0}), SGD)(
+        TrainState.create(a["params"], a["state"], SGD, a["key"]), a["images"]
+    ),
     "tree.cast": lambda a: tree.cast(a["tree"], torch.float64),
     "tree.check_like": lambda a: tree.check_like(a["tree"], a["tree"]),
     "tree.flatten": lambda a: tree.unflatten(*reversed(tree.flatten(a["tree"]))),
@@ -150,8 +165,11 @@ CALLS = {
 
 def public():
     """Every public function and class that computes; types, errors and random.* (whose own contract tests it) aside."""
-    for room, prefix in ((funcnet, ""), (tree, "tree."), (optim, "optim."), (funcnet.data, "data.")):
+    rooms = ((funcnet, ""), (tree, "tree."), (optim, "optim."), (funcnet.data, "data."), (funcnet.train, "train."))
+    for room, prefix in rooms:
         for name, value in vars(room).items():
+            if room is funcnet.train and hasattr(funcnet, name):
+                continue  # listed by its shorter name
             if (
                 name.startswith("_")
                 or not callable(value)

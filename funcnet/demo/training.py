@@ -14,7 +14,7 @@ from funcnet.demo.models import BATCH_SIZE, CLIP, LABEL_SMOOTHING, WEIGHT_DECAY,
 from funcnet.jit import jit
 from funcnet.model import Model, Params, State
 from funcnet.train import TrainState, fit, make_step
-from funcnet.train.step import Loss, Step
+from funcnet.train.step import Loss, StepFunction
 from funcnet.tree import map
 
 __all__ = ["Trained", "cross_entropy", "evaluation", "make_loss", "make_optimizer", "shifted", "train"]
@@ -28,8 +28,8 @@ class Trained(NamedTuple):
     ts: TrainState
     history: list[dict[str, float]]
     """For each epoch the means of the training metrics, and those of the test part."""
-    eager: Step
-    compiled: Step | None
+    eager: StepFunction
+    compiled: StepFunction | None
     compile_seconds: float
     train_seconds: float
     """Without compiling."""

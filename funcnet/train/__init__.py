@@ -1,5 +1,15 @@
-"""The training shell: the state of a run, the pure step, and a small loop around it."""
+"""Training: the state of a run, the pure step, an epoch as one function, evaluation, and the loop around them."""
 
+from funcnet.train.epoch import make_epoch as make_epoch
+from funcnet.train.evaluation import make_eval as make_eval
+from funcnet.train.failures import NonFiniteError as NonFiniteError
+from funcnet.train.logs import ConsoleLog as ConsoleLog
+from funcnet.train.logs import CSVLog as CSVLog
+from funcnet.train.logs import JSONLinesLog as JSONLinesLog
+from funcnet.train.logs import Log as Log
+from funcnet.train.logs import TensorBoardLog as TensorBoardLog
+from funcnet.train.loop import Moment as Moment
 from funcnet.train.loop import fit as fit
-from funcnet.train.step import TrainState as TrainState
+from funcnet.train.state import TrainState as TrainState
 from funcnet.train.step import make_step as make_step
+from funcnet.train.tasks import weighted as weighted

@@ -1,95 +1,177 @@
-"""The state of a training run and the pure step over it."""
+"""The pure training step."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from funcnet import random, tree
+from funcnet import optim, random, tree
 from funcnet.model import Params, State
-from funcnet.optim import GradientTransformation, advance
+from funcnet.optim import GradientTransformation, Scalar, advance
+from funcnet.optim.wrappers.choice import choose
+from funcnet.optim.wrappers.conditions import all_finite
+from funcnet.train import statistics
+from funcnet.train.accumulation import Gradient, accumulated
+from funcnet.train.state import TrainState
 from funcnet.transforms import value_and_grad
 
-__all__ = ["Loss", "Step", "TrainState", "make_step"]
+__all__ = ["Loss", "Metrics", "Step", "StepFunction", "make_step"]
 
-Loss = Callable[[Params, State, Any, Tensor], tuple[Tensor, tuple[State, dict[str, Tensor]]]]
+Metrics = dict[str, Tensor]
+Loss = Callable[[Params, State, Any, Tensor], tuple[Tensor, tuple[State, Metrics]]]
+StepFunction = Callable[[TrainState, Any], tuple[TrainState, Metrics]]
 
 
-class TrainState(NamedTuple):
-    """Everything that a training step changes, and all that a checkpoint needs.
+@dataclass(frozen=True)
+class Step:
+    """A pure `(ts, batch) -> (ts, metrics)`, which `make_step` makes."""
 
-    `key` stays the same over a run: each step draws from `fold_in(key, step)`, so that a resumed run goes on as the
-    uninterrupted one.
-    """
+    loss: Loss | None
+    """What the optimizer may ask again, at other parameters; None where a batch is worked on in parts."""
+    gradient: Gradient
+    optimizer: GradientTransformation
+    donate: bool
+    clip: Callable[[Any], Any] | None
+    ema: Scalar | None
+    skip_nonfinite: bool
+    metrics: Sequence[str]
+    before: bool
+    """Whether the old parameters are looked at after the update."""
 
-    params: Params
-    state: State
-    opt_state: Any
-    key: Tensor
-    step: Tensor
-    """The number of steps done, an int32 0-dim tensor."""
+    def init(self, params: Params, state: State, key: Tensor) -> TrainState:
+        """The state before the first step, with what this step keeps besides.
 
-    @classmethod
-    def create(cls, params: Params, state: State, optimizer: GradientTransformation, key: Tensor) -> "TrainState":
-        """The state before the first step.
-
-        Args:
-            params: trainable tensors, as from `Model.init`.
-            state: the model's other tensors.
-            optimizer: the transformation whose state is made for `params`.
-            key: the key of the run's randomness: dropout, noise, augmentation.
-
-        >>> from funcnet import optim
-        >>> ts = TrainState.create({"w": torch.ones(2)}, {}, optim.sgd(0.1), random.key(0))
-        >>> ts.step
-        tensor(0, dtype=torch.int32)
+        >>> step = make_step(lambda params, *_: (params["w"].sum(), ({}, {})), optim.sgd(0.5), ema=0.5)
+        >>> step.init({"w": torch.ones(1)}, {}, random.key(0)).average
+        {'w': tensor([1.])}
         """
-        random.check_key(key)
-        # Beside the parameters, since a CUDA graph takes no tensor from elsewhere; and a copy of the key, since a
-        # donating step consumes it and the caller may have more to draw.
-        device = next((leaf.device for leaf in tree.leaves(params)), key.device)
-        step = torch.zeros((), dtype=torch.int32, device=device)
-        return cls(params, state, optimizer.init(params), key.to(device, copy=True), step)
+        ts = TrainState.create(params, state, self.optimizer, key)
+        average = tree.map(torch.clone, params) if self.ema is not None else None
+        return ts._replace(average=average, skipped=torch.zeros_like(ts.step) if self.skip_nonfinite else None)
+
+    def __call__(self, ts: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
+        """The next state, and the metrics of this step."""
+        self._check(ts)
+        key = random.fold_in(ts.key, ts.step)
+        (value, (state, metrics)), grads = self.gradient(ts.params, ts.state, batch, key)
+        skipped, average = ts.skipped, ts.average
+        before = tree.map(torch.clone, ts.params) if self.before and self.donate else ts.params
+
+        def moved() -> tuple[Params, Any, State]:
+            clipped = grads if self.clip is None else self.clip(grads)
+            extra = {"value": value, "grad": clipped} | self._again(ts, batch, key)
+            return (*advance(self.optimizer, clipped, ts.opt_state, ts.params, donate=self.donate, **extra), state)
+
+        if skipped is None:
+            params, opt_state, state = moved()
+        else:
+            finite = all_finite([value, grads], value)
+            params, opt_state, state = choose(finite, moved, lambda: (ts.params, ts.opt_state, ts.state))
+            skipped = skipped + ~finite
+        if self.ema is not None:
+            share = 1 - self.ema
+            average = tree.map(lambda old, new: old + share * (new - old), average, params)
+        told = statistics.measured(self.metrics, statistics.Change(grads, before, params))
+        after = TrainState(params, state, opt_state, ts.key, ts.step + 1, average, skipped)
+        return after, {"loss": value, **metrics, **told}
+
+    def _again(self, ts: TrainState, batch: Any, key: Tensor) -> dict[str, Any]:
+        """For line searches and rules that step twice: the loss and its gradient, as functions of the parameters."""
+        if self.loss is None:
+            return {}
+        loss = self.loss
+
+        def value(params: Params) -> Tensor:
+            return loss(params, ts.state, batch, key)[0]
+
+        def gradient(params: Params, _: Any) -> Params:
+            grads: Params = self.gradient(params, ts.state, batch, key)[1]
+            return grads
+
+        return {"value_fn": value, "obj_fn": value, "grad_fn": gradient}
+
+    def _check(self, ts: TrainState) -> None:
+        for name, kept in (("average", self.ema is not None), ("skipped", self.skip_nonfinite)):
+            if kept != (getattr(ts, name) is not None):
+                has = "has none" if kept else "has one that this step would not keep up"
+                raise ValueError(
+                    f"this step keeps {'a' if kept else 'no'} ts.{name}, and the state {has}: start with "
+                    f"ts = step.init(params, state, key), of this step."
+                )
 
 
-Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, Tensor]]]
+def make_step(
+    loss: Loss,
+    optimizer: GradientTransformation,
+    *,
+    donate: bool = False,
+    accumulate: int = 1,
+    clip: Scalar | None = None,
+    ema: Scalar | None = None,
+    skip_nonfinite: bool = False,
+    metrics: Sequence[str] = (),
+) -> Step:
+    r"""The pure training step `(ts, batch) -> (ts, metrics)` of a loss and an optimizer.
 
-
-def make_step(loss: Loss, optimizer: GradientTransformation, *, donate: bool = False) -> Step:
-    """The pure training step `(ts, batch) -> (ts, metrics)` of a loss and an optimizer.
-
-    `metrics` is what the loss returned and `"loss"` itself. Compile it with `jit(step, donate=0)`.
+    `metrics` of the step are what the loss returned, `"loss"` itself, and the statistics asked for. Compile it whole
+    with `jit(step, donate=0)`. Frozen parameters lie in the state: `params, frozen = tree.split(params, "head.*")` and
+    `step.init(params, state | frozen, key)`; groups with rules of their own are `optim.partition`'s.
 
     Args:
         loss: `loss(params, state, batch, key) -> (loss, (state, metrics))`, where loss is a 0-dim tensor and metrics
-            a dict of tensors. `key` is another one each step.
-        optimizer: a transformation of gradients into updates.
+            a dict of tensors. `key` is another one each step. For several terms see `weighted`.
+        optimizer: a transformation of gradients into updates. It is given the value, the gradient and, for line
+            searches and the like, the loss as functions of the parameters (`value_fn`, `obj_fn`, `grad_fn`).
         donate: let eager steps write new parameters and optimizer state over the old, which cannot be read afterwards:
             see `optim.advance`.
+        accumulate: into how many parts a batch is cut, whose gradients are averaged: the memory of one part, and of a
+            loss that is a mean over rows the same step.
+        clip: the length to which gradients are shortened, all leaves taken as one vector.
+        ema: the decay $d$ of a running mean of the parameters, $\bar\theta \leftarrow d \bar\theta + (1 - d) \theta$,
+            which starts at the first: `ts.average`.
+        skip_nonfinite: leave parameters, optimizer and model state as they were where the loss or a gradient is not
+            finite, and count: `ts.skipped`.
+        metrics: names of statistics: grad_norm, param_norm, update_norm, update_ratio (update to weight), nonfinite
+            (how many numbers of the gradient are not), over all leaves; and grad_norms, update_ratios, nonfinites, of
+            each leaf. Gradients are looked at before they are clipped.
+
+    Raises:
+        ValueError: an unknown statistic, or fewer parts than one.
 
     >>> from funcnet import optim
     >>> def loss(params, state, batch, key):
     ...     return ((params["w"] - batch) ** 2).sum(), (state, {})
-    >>> step = make_step(loss, optim.sgd(0.25))
-    >>> ts = TrainState.create({"w": torch.tensor([1.0])}, {}, optim.sgd(0.25), random.key(0))
+    >>> step = make_step(loss, optim.sgd(0.25), metrics=["grad_norm"])
+    >>> ts = step.init({"w": torch.tensor([1.0])}, {}, random.key(0))
     >>> ts, metrics = step(ts, torch.tensor([3.0]))
-    >>> ts.params["w"], metrics["loss"]
-    (tensor([2.]), tensor(4.))
+    >>> ts.params["w"], metrics
+    (tensor([2.]), {'loss': tensor(4.), 'grad_norm': tensor(4.)})
     """
-    gradient = value_and_grad(loss, has_aux=True)
+    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+        raise ValueError(f"accumulate is {accumulate!r}; it counts the parts of a batch: an int of at least 1.")
+    both = value_and_grad(loss, has_aux=True)
 
-    def step(ts: TrainState, batch: Any) -> tuple[TrainState, dict[str, Tensor]]:
-        key = random.fold_in(ts.key, ts.step)
-        (value, aux), grads = gradient(ts.params, ts.state, batch, key)
-        state, metrics = _new_state_and_metrics(aux)
-        params, opt_state = advance(optimizer, grads, ts.opt_state, ts.params, donate=donate)
-        return TrainState(params, state, opt_state, ts.key, ts.step + 1), {"loss": value, **metrics}
+    def gradient(params: Any, state: Any, batch: Any, key: Tensor) -> Any:
+        (value, aux), grads = both(params, state, batch, key)
+        return (value, _new_state_and_metrics(aux)), grads
 
-    return step
+    clipping = None if clip is None else optim.clip_by_global_norm(clip)
+    return Step(
+        loss if accumulate == 1 else None,
+        accumulated(gradient, accumulate),
+        optim.with_extra_args_support(optimizer),
+        donate,
+        None if clipping is None else lambda grads: clipping.update(grads, optim.EmptyState())[0],
+        ema,
+        skip_nonfinite,
+        tuple(metrics) if not isinstance(metrics, str) else metrics,
+        statistics.check(metrics),
+    )
 
 
-def _new_state_and_metrics(aux: Any) -> tuple[State, dict[str, Tensor]]:
+def _new_state_and_metrics(aux: Any) -> tuple[State, Metrics]:
     match aux:
         case (state, dict() as metrics):
             return state, metrics

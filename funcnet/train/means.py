@@ -1,0 +1,50 @@
+"""Means of metrics over steps, of which none waits for the device."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Means"]
+
+_MOST = 256  # values that are held before they are summed up
+
+
+class Means:
+    """Adds up what steps return, and gives the means."""
+
+    def __init__(self) -> None:
+        """Begin with no step."""
+        self.count = 0
+        self._held: dict[str, list[Any]] = {}
+        self._sums: dict[str, Tensor] = {}
+
+    def add(self, metrics: Mapping[str, Any]) -> None:
+        """Take the metrics of one more step. Raises `ValueError` where their names are not those of the first."""
+        if not self.count:
+            self._held = {name: [] for name in metrics}
+        elif metrics.keys() != self._held.keys():
+            raise ValueError(
+                f"the step returned the metrics {sorted(metrics)}, and {sorted(self._held)} before: a mean needs "
+                f"the same names from every step."
+            )
+        for name, value in metrics.items():
+            self._held[name].append(value)
+        self.count += 1
+        if self.count % _MOST == 0:
+            self._fold()
+
+    def take(self) -> dict[str, float]:
+        """The means of what was added since the last call, on the host; empty where that was nothing."""
+        self._fold()
+        means = {name: (value / self.count).item() for name, value in self._sums.items()}
+        self.__init__()  # type: ignore[misc]  # begins again, as a new one
+        return means
+
+    def _fold(self) -> None:
+        for name, values in self._held.items():
+            if values:
+                total = torch.stack([torch.as_tensor(value).detach() for value in values]).sum(0)
+                self._sums[name] = self._sums[name] + total if name in self._sums else total
+                values.clear()

@@ -1,0 +1,153 @@
+"""The loop: what it saves, logs, stops at, and how it goes on."""
+
+import json
+import math
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+from funcnet import fit, make_step, optim, random, tree
+from funcnet.train import CSVLog, JSONLinesLog, NonFiniteError
+
+OPTIMIZER = optim.adam(0.05)
+KEY = random.key(4)
+ROWS = random.normal(random.key(1), (24, 3))
+LENGTH = 6
+
+
+def loss(params, state, batch, key):
+    error = batch @ params["w"] - 1 + 0.01 * random.normal(key, (len(batch),))
+    return (error**2).mean(), (state, {"largest": error.abs().max()})
+
+
+STEP = make_step(loss, OPTIMIZER)
+
+
+def start():
+    return STEP.init({"w": torch.tensor([1.0, -2.0, 0.5])}, {}, KEY)
+
+
+def batches(epoch):
+    order = random.permutation(random.fold_in(KEY, epoch), len(ROWS))
+    return [ROWS[rows] for rows in order.split(len(ROWS) // LENGTH)]
+
+
+class Saves:
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, ts, step, *, position, metrics=None):
+        assert int(ts.step) == step
+        self.calls.append((tree.map(torch.clone, ts), step, position, metrics))
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(tree.leaves(a), tree.leaves(b), strict=True))
+
+
+def test_a_run_goes_on_from_any_save_to_the_same_bits():
+    saves = Saves()
+    whole, history = fit(STEP, start(), batches, epochs=3, save=saves, save_every=4, progress=False)
+    steps = [step for _, step, _, _ in saves.calls]
+    assert steps == [4, 6, 8, 12, 12, 16, 18]
+    assert [p for _, _, p, _ in saves.calls] == [(0, 4), (1, 0), (1, 2), (1, 6), (2, 0), (2, 4), (3, 0)]
+    for ts, _, position, _ in saves.calls:
+        end, rest = fit(STEP, tree.map(torch.clone, ts), batches, epochs=3, start=position, progress=False)
+        assert same(end, whole)
+        if position[1] == 0:
+            assert rest == history[position[0] :]
+    assert [m and m["loss"] for _, _, _, m in saves.calls if m] == [entry["loss"] for entry in history]
+
+
+def test_a_run_may_be_counted_in_steps():
+    saves = Saves()
+    a, history = fit(STEP, start(), batches, steps=8, save=saves, progress=False)
+    assert int(a.step) == 8
+    assert len(history) == 2
+    assert saves.calls[-1][2] == (1, 2)
+    b, _ = fit(STEP, a, batches, steps=18, start=(1, 2), progress=False)
+    assert same(b, fit(STEP, start(), batches, epochs=3, progress=False)[0])
+    with pytest.raises(ValueError, match=r"epochs=1 or after steps=2: give one"):
+        fit(STEP, start(), batches, epochs=1, steps=2)
+
+
+def test_logs_have_a_row_an_epoch_and_means_within(tmp_path):
+    logs = [CSVLog(tmp_path / "log.csv"), JSONLinesLog(tmp_path / "log.jsonl")]
+    _, history = fit(
+        STEP, start(), batches, epochs=2, log=logs, log_every=3, schedule=lambda n: 0.5 / n, progress=False
+    )
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [3, 6, 6, 9, 12, 12]
+    assert [row["lr"] for row in rows] == [0.5 / row["step"] for row in rows]
+    assert rows[0]["loss"] + rows[1]["loss"] == pytest.approx(2 * rows[2]["loss"])
+    assert [rows[2]["loss"], rows[5]["loss"]] == [entry["loss"] for entry in history]
+    assert (tmp_path / "log.csv").read_text().splitlines()[0] == "step,loss,largest,lr"
+
+
+def test_callbacks_are_told_of_epochs_and_may_end_the_run():
+    seen = []
+
+    def callback(moment):
+        seen.append((moment.epoch, moment.step, moment.metrics["double"]))
+        return moment.epoch == 1
+
+    _, history = fit(
+        STEP, start(), batches, epochs=5, evaluate=lambda ts: {"double": 2 * ts.step}, callbacks=[callback],
+        progress=False,
+    )  # fmt: skip
+    assert seen == [(0, 6, 12.0), (1, 12, 24.0)]
+    assert len(history) == 2
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_place():
+    spoiled = [batch.clone() for batch in batches(1)]
+    spoiled[3][2, 1] = math.nan
+    saves = Saves()
+    with pytest.raises(NonFiniteError, match=r"step 10 is nan \(epoch 1, batch 3\)\. .* batch \(1 of its 12 numbers\)"):
+        fit(STEP, start(), lambda e: spoiled if e == 1 else batches(e), epochs=3, save=saves, progress=False)
+    assert [step for _, step, _, _ in saves.calls] == [6]
+    assert all(bool(torch.isfinite(leaf).all()) for leaf in tree.leaves(saves.calls[0][0]))
+    ts, _ = fit(STEP, start(), [spoiled[3]], check_finite=False, progress=False)
+    assert torch.isnan(ts.params["w"]).any()
+
+
+def test_where_the_batch_is_finite_the_state_is_named():
+    huge = make_step(lambda p, s, b, k: (p["w"].sum() * torch.tensor(3e38) * b, (s, {})), optim.sgd(1.0))
+    ts = huge.init({"w": torch.tensor([1.0, 1.0])}, {}, KEY)
+    with pytest.raises(NonFiniteError, match=r"step 1 is inf .*epoch 0, batch 0"):
+        fit(huge, ts, [torch.tensor(1.0)], progress=False)
+
+
+def test_ctrl_c_ends_the_step_and_saves():
+    saves = Saves()
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupting(ts, batch):
+        if int(ts.step) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return STEP(ts, batch)
+
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted after step 8, at start=\(1, 2\)"):
+        fit(interrupting, start(), batches, epochs=3, save=saves, progress=False)
+    assert signal.getsignal(signal.SIGINT) is before
+    ts, step, position, _ = saves.calls[-1]
+    assert (step, position) == (8, (1, 2))
+    end, _ = fit(STEP, ts, batches, epochs=3, start=position, progress=False)
+    assert same(end, fit(STEP, start(), batches, epochs=3, progress=False)[0])
+
+
+def test_a_run_in_another_thread_leaves_signals_alone():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(fit(STEP, start(), batches, epochs=1, progress=False)))
+    thread.start()
+    thread.join()
+    assert same(found[0][0], fit(STEP, start(), batches, epochs=1, progress=False)[0])
+
+
+def test_means_are_exact_over_more_steps_than_are_held():
+    values = torch.arange(1000, dtype=torch.float64)
+    _, history = fit(lambda ts, batch: (ts, {"loss": batch}), None, list(values), progress=False)
+    assert history == [{"loss": values.mean().item()}]
