@@ -1,0 +1,14 @@
+"""Checkpoints: a tree of tensors as a folder with a safetensors file and a JSON manifest, complete or not there.
+
+The rooms: `files` writes whole or not at all, `tensorfile` is the safetensors format and `text` its JSON, `structure`
+says what a tree is made of, `manifest` what a checkpoint says of itself, `saving` and `loading` do both ways,
+and `matching` says what of a file fits a tree.
+"""
+
+from .errors import CheckpointError
+from .loading import load
+from .manifest import Manifest, TensorInfo, read_manifest
+from .matching import Report
+from .saving import save
+
+__all__ = ["CheckpointError", "Manifest", "Report", "TensorInfo", "load", "read_manifest", "save"]
