@@ -100,14 +100,14 @@ def discard(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def recover(folder: Path) -> None:
-    """Clear what killed writers left in `folder`: temporaries go, and what was being replaced is put back.
+def recover(folder: Path, prefix: str) -> None:
+    """Clear what killed writers of such names left in `folder`: temporaries go, what was being replaced is put back.
 
-    Only for one who knows that no other process is writing there.
+    Only for one who knows that no one else is writing such names.
     """
-    for left in list(folder.glob(f".*.{_REPLACED}")):
+    for left in list(folder.glob(f".{prefix}*.{_REPLACED}")):
         _settle(left, folder / left.name[1:].rsplit(".", 2)[0])
-    for left in list(folder.glob(f".*.{_PARTIAL}")):
+    for left in list(folder.glob(f".{prefix}*.{_PARTIAL}")):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:

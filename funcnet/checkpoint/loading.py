@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..tree import TreeMismatchError, flatten, leaves_with_path, unflatten
 from .errors import CheckpointError, StrPath
-from .manifest import OLDER, TENSORS, Manifest, TensorInfo, read_manifest
+from .manifest import OLDER, TENSORS, Manifest, TensorInfo, check_size, read_manifest
 from .matching import Names, choose, compare
 from .structure import name_of, rebuild
 from .tensorfile import read_header, read_tensors, stored
@@ -105,12 +105,8 @@ def _tensors(manifest: Manifest, wanted: Mapping[str, TensorInfo]) -> dict[str, 
     """The wanted tensors of a checkpoint, once all of its file was seen to be as it was written."""
     path = manifest.folder / TENSORS
     digest = hashlib.sha256()
+    check_size(manifest)
     try:
-        size = path.stat().st_size
-        if size != manifest.size:
-            raise CheckpointError(
-                f"{path} has {size} bytes and should have {manifest.size}: it was cut short or replaced; {OLDER}."
-            )
         with path.open("rb") as stream:
             entries = read_header(stream, path, digest)
             if entries.keys() != manifest.tensors.keys():

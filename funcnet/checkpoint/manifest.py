@@ -17,7 +17,7 @@ from .structure import PLACE, leaves_of
 from .tensorfile import CODES, DTYPES, stored
 from .text import parsed, plain, restored
 
-__all__ = ["MANIFEST", "OLDER", "TENSORS", "Manifest", "TensorInfo", "compose", "dumped", "read_manifest"]
+__all__ = ["MANIFEST", "OLDER", "TENSORS", "Manifest", "TensorInfo", "check_size", "compose", "dumped", "read_manifest"]
 
 MANIFEST, TENSORS = "manifest.json", "tensors.safetensors"
 FORMAT = 1
@@ -157,6 +157,19 @@ def read_manifest(folder: StrPath) -> Manifest:
         return _manifest(folder, file, body)
     except RecursionError:
         raise CheckpointError(f"{file}: the tree is nested too deep.") from None
+
+
+def check_size(manifest: Manifest) -> None:
+    """Raise `CheckpointError` unless the file of tensors is there and has its size."""
+    path = manifest.folder / TENSORS
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error}; {OLDER}.") from error
+    if size != manifest.size:
+        raise CheckpointError(
+            f"{path} has {size} bytes and should have {manifest.size}: it was cut short or replaced; {OLDER}."
+        )
 
 
 def _absent(folder: Path) -> str:

@@ -61,6 +61,10 @@ class Entry(NamedTuple):
     begin: int
     end: int
 
+    def plain(self) -> tuple[torch.dtype, tuple[int, ...]]:
+        """The dtype and shape of the tensor, taken for what the format says it is."""
+        return CODES[self.code], self.shape
+
 
 class _Hash(Protocol):
     def update(self, data: Any, /) -> None: ...
@@ -187,7 +191,7 @@ def read_tensors(
     """
     found: dict[str, Tensor] = {}
     for name, entry in entries.items():
-        wanted = (CODES[entry.code], entry.shape) if into is None else into.get(name)
+        wanted = entry.plain() if into is None else into.get(name)
         size = entry.end - entry.begin
         if wanted is not None:
             dtype, shape = wanted
