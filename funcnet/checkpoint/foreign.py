@@ -193,6 +193,8 @@ def _castable(tensor: Tensor, name: str, wanted: Mapping[str, Any]) -> bool:
 
 
 def _is_tied(tensor: Tensor, chosen: Mapping[str, Tensor], matched: tuple[str, ...]) -> bool:
+    if tensor.numel() < 2 or bool((tensor == tensor.reshape(-1)[0]).all()):
+        return False  # zeros and ones say nothing
     same = (chosen[name] for name in matched if chosen[name].shape == tensor.shape)
     return any(other.dtype == tensor.dtype and torch.equal(other, tensor) for other in same)
 

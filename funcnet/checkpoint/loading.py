@@ -69,7 +69,10 @@ def load(
         leaves: dict[str, Any] = {**manifest.values, **_tensors(manifest, manifest.tensors)}
         if device is not None:
             leaves = {path: _moved(leaf, torch.device(device)) for path, leaf in leaves.items()}
-        return rebuild(manifest.tree, "", leaves, allowed, folder)
+        try:
+            return rebuild(manifest.tree, "", leaves, allowed, folder)
+        except RecursionError:
+            raise CheckpointError(f"{folder}: its tree is nested too deep.") from None
     saved = {**manifest.tensors, **manifest.values}
     chosen = choose(saved, names)
     wanted = dict(named := leaves_with_path(like))

@@ -105,8 +105,8 @@ def write(prepared: Prepared, folder: StrPath) -> Path:
     except OSError as error:
         raise OSError(
             error.errno,
-            f"the checkpoint {folder} could not be written ({error.strerror}): nothing was left under its name but "
-            "what was there before. Make room, or choose a folder that can be written to, and save again",
+            f"the checkpoint {folder} could not be written ({error.strerror}): nothing incomplete is left under its "
+            "name. Make room, or choose a folder that can be written to, and save again",
         ) from error
     return folder
 

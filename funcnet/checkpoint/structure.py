@@ -161,7 +161,7 @@ def rebuild(node: Any, path: str, leaves: dict[str, Any], types: dict[str, type]
     """
     if node is None:
         return None
-    if "kind" not in node:  # a string holds no such, either
+    if node == _TENSOR or "value" in node:  # as leaves_of decides, whatever else is there
         return leaves[path]
     kind = node["kind"]
     pairs = [
@@ -181,9 +181,18 @@ def rebuild(node: Any, path: str, leaves: dict[str, Any], types: dict[str, type]
     names = [name for name, _ in pairs]
     if kind == "named" and list(getattr(cls, "_fields", ())) == names and issubclass(cls, tuple):
         return cls(*(child for _, child in pairs))
-    if kind == "object" and dataclasses.is_dataclass(cls) and {f.name for f in dataclasses.fields(cls)} >= set(names):
+    if kind == "object" and _takes(cls, set(names)):
         return cls(**dict(pairs))
     raise CheckpointError(f"{file}: {path!r} has the fields {names}, which {node.get('type')} lacks. {_ADVICE}.")
+
+
+def _takes(cls: type, names: set[str]) -> bool:
+    """Whether a class is a dataclass that is a tree, and is made from these fields."""
+    if not dataclasses.is_dataclass(cls) or _compat.tree_node(object.__new__(cls)) is None:
+        return False
+    fields = [f for f in dataclasses.fields(cls) if f.init]
+    needed = {f.name for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+    return needed <= names <= {f.name for f in fields}
 
 
 def _class(name: Any, path: str, types: dict[str, type], file: Path) -> type:

@@ -1,9 +1,11 @@
 """Saving and loading a tree: round trips, what is refused, what is said of a file that does not fit."""
 
 import json
+import sys
 import warnings
 from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,9 +18,15 @@ from torch import nn
 from torch._subclasses import FakeTensorMode
 
 from funcnet import Model, TrainState, checkpoint, jit, make_step, optim, random, tree
-from funcnet.checkpoint import CheckpointError, Report
+from funcnet.checkpoint import CheckpointError, Report, saving
 from funcnet.checkpoint.tensorfile import CODES, DTYPES, chunks, stored
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "optim"))
+from registry import LINKS
+from registry import OPTIMIZERS as RULES
+from running import example, steps
+
+REGISTERED = [*RULES, *LINKS]
 HOLDABLE = [dtype for dtype in DTYPES.values() if stored(dtype, ()) is not None]
 # Kinds of numbers that torch has hardly an operation for, not even a warning-free way to make them.
 COMMON = [dtype for dtype in CODES.values() if dtype.itemsize > 1 or dtype in (torch.bool, torch.uint8, torch.int8)]
@@ -106,6 +114,7 @@ def test_every_dtype(tmp_path, dtype):
     saved = {"a": filled(3, (2, 3), dtype), "b": filled(4, (), dtype), "c": filled(5, (0, 2), dtype)}
     folder = checkpoint.save(tmp_path / "a", saved)
     assert same(saved, checkpoint.load(folder))
+    assert same(saved, checkpoint.load(saving.write(saving.prepare(saved, copy=True), folder)))
     in_file = load_file(folder / "tensors.safetensors") if dtype not in (torch.float8_e8m0fnu,) else None
     if in_file is not None:
         assert all(bits(in_file[name]).equal(bits(saved[name])) for name in saved)
@@ -163,6 +172,15 @@ OPTIMIZERS = {
     "masked": lambda: optim.masked(optim.adam(0.1), {"w": True, "b": False}, outside="zero"),
     "lbfgs": lambda: optim.scale_by_lbfgs(3),
 }
+
+
+@pytest.mark.parametrize("case", REGISTERED, ids=str)
+def test_the_state_of_every_registered_optimizer(tmp_path, case):
+    params, gradient = example(), example(1)
+    _, state = steps(case.build(optim), params, [gradient], case=case)
+    folder = checkpoint.save(tmp_path / "a", state)
+    assert same(state, checkpoint.load(folder))
+    assert same(state, checkpoint.load(folder, tree.map(torch.zeros_like, state)))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -171,6 +171,9 @@ def test_a_model_takes_a_state_dict(tmp_path):
     assert report.missing == ("positions",)
     assert not torch.equal(params["embed.weight"], got["embed.weight"])
     assert "tied" in str(report)
+    extra = {"old.bias": torch.zeros_like(params["norm.bias"])}  # equal to another that is zero: no tie
+    with pytest.raises(tree.TreeMismatchError, match=r"unexpected: 'old\.bias'"):
+        checkpoint.adopt({**module.state_dict(), **extra}, params, state)
 
 
 def test_prefixes_and_dtypes(tmp_path):
