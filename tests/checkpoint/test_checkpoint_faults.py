@@ -401,7 +401,8 @@ def test_what_is_no_checkpoint(tmp_path):
 def mutated(value, draws):
     """A JSON value with one thing in it changed."""
     junk = [None, True, -1, 0, 2**31, 2**63, 10**30, 1.5, float("inf"), "", "w", "*", "../../etc/passwd",
-            "float64", [], {}, [[]], {"kind": "dict"}, {"value": 1, "kind": "named"}, {"$float": "nan"}, "os:system", "\ud800"]  # fmt: skip
+            "float64", [], {}, [[]], {"kind": "dict"}, {"value": 1, "kind": "named"}, {"$float": "nan"},
+            "os:system", "\ud800"]  # fmt: skip
     if not isinstance(value, dict | list) or not value or draws.random() < 0.15:
         return draws.choice(junk)
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))
