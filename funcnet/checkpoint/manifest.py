@@ -198,7 +198,7 @@ def _manifest(folder: Path, file: Path, body: dict[str, Any]) -> Manifest:
         case _:
             raise CheckpointError(f"{file} lacks a field that every manifest has; {OLDER}.")
     scores = restored(metrics)
-    if not all(type(value) is float for value in scores.values()):
+    if not isinstance(scores, dict) or not all(type(value) is float for value in scores.values()):
         raise CheckpointError(f"{file} has a metric that is no number.")
     infos = {path: _read_info(path, info, file) for path, info in tensors.items()}
     leaves = list(leaves_of(node, "", file))

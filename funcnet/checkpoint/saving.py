@@ -12,7 +12,7 @@ from .errors import StrPath
 from .files import sync_file, whole_folder
 from .manifest import MANIFEST, TENSORS, compose, dumped
 from .structure import describe
-from .tensorfile import chunks, written
+from .tensorfile import CODES, chunks, written
 
 __all__ = ["Prepared", "prepare", "save", "write"]
 
@@ -85,6 +85,10 @@ def prepare(
 
 
 def _copied(tensor: Tensor) -> Tensor:
+    if tensor.dtype not in CODES.values() and not tensor.is_complex() and tensor.numel():
+        # torch copies no integers of less than a byte, but their bytes.
+        raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).to("cpu", copy=True)
+        return raw.view(tensor.dtype).reshape(tensor.shape)
     # The values alone, not all the memory of which an expanded or a cut tensor is a view.
     return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
 
