@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from funcnet import checkpoint as checkpoint
 from funcnet import counts as counts
 from funcnet import data as data
 from funcnet import losses as losses

@@ -14,9 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from funcnet import Model, bench, random
+from funcnet.checkpoint.files import whole
+from funcnet.checkpoint.tensorfile import chunks
 from funcnet.demo import Settings, run
 from funcnet.demo.data import digits
-from funcnet.demo.files import safetensors_bytes, whole
 from funcnet.demo.models import CNN, MLP
 from funcnet.demo.speed import COMPILED, EAGER, MODULE, Speed, steps_to_pay, table
 
@@ -99,7 +100,7 @@ def test_files_are_whole_or_absent(tmp_path):
 def test_safetensors_are_the_same_bytes_each_time(tmp_path):
     tensors = {"b": torch.arange(3.0), "a": torch.eye(2).t()}
     metadata = {name: name for name in ["seed", "accuracy", "model", "x", "y", "z"]}
-    raw = {safetensors_bytes(tensors, metadata) for _ in range(20)}
+    raw = {b"".join(chunks(tensors, metadata)) for _ in range(20)}
     assert len(raw) == 1
     (tmp_path / "a").write_bytes(raw.pop())
     loaded = load_file(tmp_path / "a")

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from funcnet.demo.files import whole
+from funcnet.checkpoint.files import whole
 from funcnet.demo.models import BATCH_SIZE
 from funcnet.demo.speed import Speed
 from funcnet.demo.training import Trained

@@ -13,7 +13,9 @@ from rich.console import Console
 from torch import Tensor
 
 from funcnet import random, tree
-from funcnet.demo import files, pictures, speed
+from funcnet.checkpoint.files import whole
+from funcnet.checkpoint.tensorfile import chunks
+from funcnet.demo import pictures, speed
 from funcnet.demo.data import Digits, digits
 from funcnet.demo.models import BATCH_SIZE, CNN, MLP, Recipe
 from funcnet.demo.training import Trained, train
@@ -100,8 +102,8 @@ def _train(
         f"(target {recipe.target:.1%})"
     )
     metadata = {"model": recipe.name, "seed": str(seed), "accuracy": f"{trained.accuracy:.6f}"}
-    with files.whole(out / f"{recipe.name.lower()}.safetensors") as temporary:
-        temporary.write_bytes(files.safetensors_bytes({**ts.params, **ts.state}, metadata))
+    with whole(out / f"{recipe.name.lower()}.safetensors") as temporary:
+        temporary.write_bytes(b"".join(chunks({**ts.params, **ts.state}, metadata)))
     return trained
 
 
