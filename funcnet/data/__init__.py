@@ -1,9 +1,11 @@
 """Data as trees of tensors, in an order drawn from a key, and what reads it from files."""
 
+from funcnet.data.ahead import prefetch as prefetch
 from funcnet.data.errors import DataError as DataError
 from funcnet.data.idx import read_idx as read_idx
 from funcnet.data.images import Images as Images
 from funcnet.data.images import read_images as read_images
+from funcnet.data.loaders import loader as loader
 from funcnet.data.rows import batches as batches
 from funcnet.data.rows import order as order
 from funcnet.data.rows import split as split
