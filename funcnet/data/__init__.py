@@ -1,6 +1,10 @@
 """Data as trees of tensors, in an order drawn from a key, and what reads it from files."""
 
 from funcnet.data.ahead import prefetch as prefetch
+from funcnet.data.dataset import Dataset as Dataset
+from funcnet.data.dataset import Statistics as Statistics
+from funcnet.data.dataset import check_labels as check_labels
+from funcnet.data.dataset import statistics as statistics
 from funcnet.data.errors import DataError as DataError
 from funcnet.data.idx import read_idx as read_idx
 from funcnet.data.images import Images as Images
@@ -9,6 +13,7 @@ from funcnet.data.loaders import loader as loader
 from funcnet.data.rows import batches as batches
 from funcnet.data.rows import order as order
 from funcnet.data.rows import split as split
+from funcnet.data.sources import load as load
 from funcnet.data.streams import Position as Position
 from funcnet.data.streams import stream as stream
 from funcnet.data.tables import Table as Table
