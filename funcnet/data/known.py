@@ -105,6 +105,7 @@ class CifarSet(NamedTuple):
 
 CIFAR = CifarSet()
 _RECORD = 1 + 3 * 32 * 32
+_MOST = 10_000 * _RECORD  # bytes of a file
 
 
 def default_root() -> Path:
@@ -193,9 +194,10 @@ def _unpack(archive: Path, place: Path, names: tuple[str, ...]) -> None:
         folder = Path(tempfile.mkdtemp(dir=place.parent, prefix=f".{place.name}."))
         with tarfile.open(archive, "r:gz") as tar:
             for name in names:
-                file = tar.extractfile(f"{CIFAR.folder}/{name}")
+                member = tar.getmember(f"{CIFAR.folder}/{name}")
+                file = tar.extractfile(member) if member.isfile() and member.size <= _MOST else None
                 if file is None:
-                    raise KeyError(f"{name} is no file")
+                    raise DataError(f"{archive}: {member.name} is no file of at most {_MOST} bytes.")
                 Path(folder, name).write_bytes(file.read())
         folder.chmod(0o755)
         folder.rename(place)

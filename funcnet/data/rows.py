@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, overload
 
 import torch
@@ -80,7 +81,7 @@ def split(
         data: a pytree of tensors whose first axes have one size `n`.
         fraction: the share of the first of two parts, which has `round(fraction * n)` rows; or one share for each part,
             which sum to 1.
-        labels: integers `(n,)`, of which every part has these shares of each value (stratified).
+        labels: integers `(n,)`, of which every part has these shares of each value, give or take a row (stratified).
 
     Raises:
         ValueError: a share is outside 0 to 1, the shares do not sum to 1, or `labels` has another size.
@@ -104,10 +105,14 @@ def split(
         )
     parts = torch.zeros(size, dtype=torch.int64, device=rows.device)  # of each position in `rows`
     drawn = labels.to(rows.device)[rows]
-    for value in set(drawn.tolist()):
+    start = 0
+    for value in sorted(set(drawn.tolist())):
         places = torch.nonzero(drawn == value)[:, 0]
-        for cut in _cuts(shares, len(places)):
+        # Rounded over the labels so far, so that what each loses by rounding goes to the next and the sum is right.
+        ends = zip(_cuts(shares, start + len(places)), _cuts(shares, start), strict=True)
+        for cut in accumulate((end - begin for end, begin in ends), max):
             parts[places[cut:]] += 1
+        start += len(places)
     return tuple(take(data, rows[parts == part]) for part in range(len(shares)))
 
 

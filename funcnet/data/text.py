@@ -62,7 +62,7 @@ def encode(text: str, vocabulary: Sequence[str] | None = None) -> Tensor:
     (tensor([0, 1, 1, 0]), tensor([195, 169]))
     """
     if vocabulary is None:
-        return torch.tensor(list(text.encode("utf-8", "surrogatepass")), dtype=torch.int64)
+        return torch.from_numpy(np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8).astype(np.int64))
     known = _points("".join(vocabulary))
     if len(known) != len(vocabulary):
         raise ValueError("vocabulary has an entry that is no single character; it is what data.vocabulary(text) gives.")

@@ -70,7 +70,9 @@ def test_stratified_parts_have_each_label_in_proportion(n, seed, fraction):
         for value in rows["label"].unique():
             count = (rows["label"] == value).sum().item()
             for part, share in zip(parts, [shares, 1 - shares] if shares == fraction else shares, strict=True):
-                assert abs((part["label"] == value).sum().item() - share * count) <= 1
+                assert abs((part["label"] == value).sum().item() - share * count) <= len(parts) - 1
+        if len(parts) == 2:
+            assert len(parts[0]["x"]) == round(fraction * n)
     again = data.split(keys[1], rows, (0.5, 0.2, 0.3), labels=rows["label"])
     assert all(torch.equal(a["x"], b["x"]) for a, b in zip(parts, again, strict=True))
 
