@@ -1,6 +1,8 @@
 """No public function moves the global generator or changes what it is given: one property for all of them."""
 
 import inspect
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -71,6 +73,24 @@ def own_vjp(a):
     return funcnet.grad(lambda x: f(x).sum())(a["x"])
 
 
+def reading(read, content, name="file"):
+    """A call on a file of this content."""
+
+    def call(a):
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "class", name)
+            path.parent.mkdir()
+            path.write_bytes(content)
+            return read(path)
+
+    return call
+
+
+def pixels(width=2, height=3):
+    """The smallest picture format there is."""
+    return f"P5 {width} {height} 255 ".encode() + bytes(range(width * height))
+
+
 # Each public name, with a call that does its work. A name that is missing here fails the test below.
 CALLS = {
     "Model": lambda a: (
@@ -116,10 +136,26 @@ CALLS = {
     "vmap": lambda a: funcnet.vmap(square)(a["x"]),
     "while_loop": lambda a: funcnet.while_loop(lambda x: x.sum() < 100, lambda x: x.abs() * 2 + 1, a["x"]),
     "data.batches": lambda a: list(funcnet.data.batches(a["key"], a["images"], 2)),
+    "data.check_labels": lambda a: funcnet.data.check_labels(a["key"] % 3, 3),
+    "data.chunks": lambda a: funcnet.data.chunks(a["key"].repeat(4), 3),
+    "data.decode": lambda a: funcnet.data.decode(a["key"] % 256),
+    "data.encode": lambda a: funcnet.data.encode("text"),
+    "data.load": lambda a: funcnet.data.load("synthetic:images?n=20&size=8", key=a["key"]),
+    "data.loader": lambda a: list(funcnet.data.loader(list(a["images"]), 2, key=a["key"], epochs=1)),
+    "data.order": lambda a: funcnet.data.order(a["key"], 9, 2),
+    "data.prefetch": lambda a: list(funcnet.data.prefetch([a["images"]])),
+    "data.read_idx": reading(funcnet.data.read_idx, bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 8])),
+    "data.read_images": reading(lambda path: funcnet.data.read_images(path.parents[1], 4), pixels(), "a.pgm"),
+    "data.read_table": reading(funcnet.data.read_table, b"a,b\n1,x\n2,y\n"),
+    "data.read_text": reading(funcnet.data.read_text, b"text"),
     "data.split": lambda a: funcnet.data.split(a["key"], a["images"], 0.5),
     "train.weighted": lambda a: funcnet.make_step(funcnet.train.weighted(terms, {"mean": 0.5, "size": 2.0}), SGD)(
         TrainState.create(a["params"], a["state"], SGD, a["key"]), a["images"]
     ),
+    "data.statistics": lambda a: funcnet.data.statistics(a["images"]),
+    "data.stream": lambda a: list(funcnet.data.stream(a["key"], a["images"], 2, epochs=2)),
+    "data.vocabulary": lambda a: funcnet.data.vocabulary("text"),
+    "data.windows": lambda a: funcnet.data.windows(a["key"], a["key"].repeat(4), 3, 2),
     "tree.cast": lambda a: tree.cast(a["tree"], torch.float64),
     "tree.check_like": lambda a: tree.check_like(a["tree"], a["tree"]),
     "tree.flatten": lambda a: tree.unflatten(*reversed(tree.flatten(a["tree"]))),

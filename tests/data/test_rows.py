@@ -12,6 +12,10 @@ from funcnet import data, random
 def test_batches_hold_every_row_once_in_step(n, size, seed, drop):
     rows = {"x": torch.arange(n), "y": (torch.arange(n) * 10).reshape(n, 1)}
     key = None if seed is None else random.key(seed)
+    if drop and size > n:
+        with pytest.raises(ValueError, match=rf"batch_size is {size} and the data has {n} rows.*no full batch"):
+            data.batches(key, rows, size)
+        return
     found = list(data.batches(key, rows, size, drop_last=drop))
     sizes = [len(batch["x"]) for batch in found]
     full, rest = divmod(n, size)
@@ -43,6 +47,49 @@ def test_split_parts_are_disjoint_and_whole(n, fraction, seed):
     first, second = data.split(random.key(seed), rows, fraction)
     assert len(first["x"]) == round(fraction * n)
     assert sorted([*first["x"].tolist(), *second["x"].tolist()]) == list(range(n))
+
+
+@given(
+    n=st.integers(1, 60), weights=st.lists(st.integers(0, 9), min_size=1, max_size=4), seed=st.integers(0, 2**32 - 1)
+)
+def test_split_into_several_parts_keeps_their_shares(n, weights, seed):
+    weights = [*weights, 1]
+    shares = [w / sum(weights) for w in weights]
+    parts = data.split(random.key(seed), torch.arange(n), shares)
+    assert sorted(i for part in parts for i in part.tolist()) == list(range(n))
+    assert all(abs(len(part) - share * n) <= 1 for part, share in zip(parts, shares, strict=True))
+
+
+@given(n=st.integers(1, 60), seed=st.integers(0, 2**32 - 1), fraction=st.floats(0, 1))
+def test_stratified_parts_have_each_label_in_proportion(n, seed, fraction):
+    keys = random.split(random.key(seed))
+    rows = {"x": torch.arange(n), "label": random.randint(keys[0], (n,), -2, 3)}
+    for shares in (fraction, (0.5, 0.2, 0.3)):
+        parts = data.split(keys[1], rows, shares, labels=rows["label"])
+        assert sorted(i for part in parts for i in part["x"].tolist()) == list(range(n))
+        for value in rows["label"].unique():
+            count = (rows["label"] == value).sum().item()
+            for part, share in zip(parts, [shares, 1 - shares] if shares == fraction else shares, strict=True):
+                assert abs((part["label"] == value).sum().item() - share * count) <= len(parts) - 1
+        if len(parts) == 2:
+            assert len(parts[0]["x"]) == round(fraction * n)
+    again = data.split(keys[1], rows, (0.5, 0.2, 0.3), labels=rows["label"])
+    assert all(torch.equal(a["x"], b["x"]) for a, b in zip(parts, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("shares", "labels", "message"),
+    [
+        ((0.7, 0.2), None, r"sums to 0\.9; give each part its share"),
+        ((1.5, -0.5), None, r"between 0 and 1"),
+        ((), None, r"sums to 0"),
+        (0.5, torch.arange(2), r"shape \(2,\); a stratified split needs an integer for each of the 3 rows"),
+        (0.5, torch.rand(3, generator=torch.Generator().manual_seed(0)), r"labels is torch.float32"),
+    ],
+)
+def test_splits_that_cannot_be_are_explained(shares, labels, message):
+    with pytest.raises(ValueError, match=message):
+        data.split(random.key(0), torch.arange(3), shares, labels=labels)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+"""Picture folders: torchvision's ImageFolder as a reference, and every broken file by its name."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
+from torchvision.transforms.functional import pil_to_tensor
+
+from funcnet import data, random
+from funcnet.data import DataError
+
+CLASSES = ("apple", "bread", "cup")
+
+
+def picture(i, height=12, width=10):
+    return Image.fromarray(random.randint(random.key(i), (height, width, 3), 0, 256).to(torch.uint8).numpy())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i, name in enumerate(CLASSES):
+        (tmp_path / name / "more").mkdir(parents=True)
+        picture(3 * i).save(tmp_path / name / "b.png")
+        picture(3 * i + 1).save(tmp_path / name / "a.jpg")
+        picture(3 * i + 2).save(tmp_path / name / "more" / "C.PNG")
+        (tmp_path / name / ".hidden.png").write_text("no picture")
+        (tmp_path / name / "notes.txt").write_text("no picture")
+    (tmp_path / ".cache").mkdir()
+    return tmp_path
+
+
+def test_torchvision_finds_the_same(folder):
+    found = data.read_images(folder)
+    (folder / ".cache").rmdir()
+    for name in CLASSES:
+        (folder / name / ".hidden.png").unlink()
+    reference = ImageFolder(str(folder))
+    assert list(found.classes) == reference.classes
+    assert found.label.tolist() == reference.targets
+    assert torch.equal(found.x, torch.stack([pil_to_tensor(image) for image, _ in reference]))
+    assert not found.skipped
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_resizing_is_that_of_pillow_whatever_the_threads(folder, threads):
+    found = data.read_images(folder, (6, 8), threads=threads)
+    assert found.x.shape == (9, 3, 6, 8)
+    resized = picture(0).resize((8, 6), Image.Resampling.BILINEAR)
+    assert torch.equal(found.x[1], pil_to_tensor(resized))
+    assert data.read_images(folder, 5).x.shape == (9, 3, 5, 5)
+
+
+def test_large_photographs_are_close_to_the_plain_way(tmp_path):
+    (tmp_path / "a").mkdir()
+    smooth = random.uniform(random.key(0), (1, 3, 8, 8))
+    smooth = torch.nn.functional.interpolate(smooth, (256, 192), mode="bicubic").clamp(0, 1)[0].permute(1, 2, 0)
+    image = Image.fromarray((255 * smooth).to(torch.uint8).numpy())
+    image.save(tmp_path / "a" / "1.jpg", quality=95)
+    found = data.read_images(tmp_path, (32, 24)).x[0]
+    with Image.open(tmp_path / "a" / "1.jpg") as opened:
+        plain = pil_to_tensor(opened.resize((24, 32), Image.Resampling.BILINEAR))
+    assert (found.float() - plain.float()).abs().mean() < 1  # of 255: JPEG is decoded at half its size
+
+
+def test_every_kind_of_pixel_becomes_rgb(tmp_path):
+    (tmp_path / "a").mkdir()
+    grey = random.randint(random.key(0), (5, 4), 0, 256).to(torch.uint8).numpy()
+    Image.fromarray(grey).save(tmp_path / "a" / "1.png")
+    Image.fromarray(grey.astype(np.uint16) * 256 + 7).save(tmp_path / "a" / "2.png")
+    Image.fromarray(grey).convert("P").save(tmp_path / "a" / "3.png", transparency=b"\x00\x80")
+    Image.fromarray(grey).convert("RGBA").save(tmp_path / "a" / "4.png")
+    found = data.read_images(tmp_path).x
+    for i in range(4):
+        assert torch.equal(found[i], torch.from_numpy(grey).expand(3, 5, 4))
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "text"])
+def test_broken_pictures_are_named_or_skipped(folder, kind):
+    path = folder / "bread" / "b.png"
+    content = path.read_bytes()
+    path.write_bytes({"cut": content[: len(content) // 2], "empty": b"", "text": b"no picture"}[kind])
+    with pytest.raises(DataError, match=r"bread/b\.png cannot be used \(.+: .*mend or remove it.*skip_bad=True"):
+        data.read_images(folder)
+    found = data.read_images(folder, skip_bad=True)
+    assert list(found.skipped) == [str(path)]
+    assert found.label.tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert len(found.x) == 8
+
+
+def test_another_size_is_named_or_skipped(folder):
+    picture(20, 3, 4).save(folder / "cup" / "b.png")
+    with pytest.raises(DataError, match=r"cup/b\.png cannot be used \(it is \(3, 4\) .* are \(12, 10\)\): give a size"):
+        data.read_images(folder)
+    assert list(data.read_images(folder, skip_bad=True).skipped) == [str(folder / "cup" / "b.png")]
+
+
+def test_folders_that_hold_no_classes_are_explained(folder, tmp_path_factory):
+    for path in (folder / "cup").rglob("*.*"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"cup has no pictures .*remove this folder, a class"):
+        data.read_images(folder)
+    (folder / "cup" / "1.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"cup has no picture that can be used: 1 of 7"):
+        data.read_images(folder, skip_bad=True)
+    with pytest.raises(DataError, match=r"other classes than apple, bread, dish: cup is new; dish is missing"):
+        data.read_images(folder, classes=["apple", "bread", "dish"])
+    with pytest.raises(DataError, match=r"has no folders: put the pictures of each class"):
+        data.read_images(tmp_path_factory.mktemp("empty"))
+    with pytest.raises(DataError, match=r"nowhere cannot be read: No such file"):
+        data.read_images(folder / "nowhere")
+    with pytest.raises(ValueError, match=r"size is \(0, 3\); .* must be positive"):
+        data.read_images(folder, (0, 3))
