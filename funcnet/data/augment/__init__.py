@@ -18,11 +18,32 @@ one another, take one key, and return images and soft targets.
 torch.Size([4, 3, 8, 8])
 """
 
+from funcnet.data.augment.colour import color_jitter as color_jitter
+from funcnet.data.augment.colour import grayscale as grayscale
 from funcnet.data.augment.colour import normalize as normalize
 from funcnet.data.augment.composing import compose as compose
 from funcnet.data.augment.composing import each as each
 from funcnet.data.augment.erasing import cutout as cutout
+from funcnet.data.augment.erasing import random_erasing as random_erasing
 from funcnet.data.augment.geometry import crop as crop
 from funcnet.data.augment.geometry import flip as flip
+from funcnet.data.augment.mixing import cutmix as cutmix
+from funcnet.data.augment.mixing import mixup as mixup
+from funcnet.data.augment.resampling import resized_crop as resized_crop
+from funcnet.data.augment.resampling import rotate as rotate
 
-__all__ = ["compose", "crop", "cutout", "each", "flip", "normalize"]
+__all__ = [
+    "color_jitter",
+    "compose",
+    "crop",
+    "cutmix",
+    "cutout",
+    "each",
+    "flip",
+    "grayscale",
+    "mixup",
+    "normalize",
+    "random_erasing",
+    "resized_crop",
+    "rotate",
+]

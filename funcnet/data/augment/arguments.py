@@ -9,6 +9,7 @@ from torch import Tensor
 
 __all__ = [
     "Images", "Range", "Size", "bound", "check_images", "filling", "interval", "real", "restored", "share", "sizes",
+    "spread",
 ]  # fmt: skip
 
 Images = Tensor
@@ -84,6 +85,25 @@ def interval(by: str, name: str, value: Range, low: float, high: float = math.in
         limits = f"between {low:g} and {high:g}" if high < math.inf else f"at least {low:g}"
         raise ValueError(f"{by} got {name}={tuple(value)}: the lowest comes first, and both are {limits}.")
     return float(value[0]), float(value[1])
+
+
+def spread(
+    by: str, name: str, value: float | Range, about: float, most: float, least: float = -math.inf
+) -> tuple[float, float]:
+    """The range `about - value .. about + value`, of which what lies under `least` is cut, or the range that is given.
+
+    No end of it is further than `most` from `about`.
+    """
+    low, high = about - most, about + most
+    if isinstance(value, Sequence):
+        return interval(by, name, value, max(low, least), high)
+    if not 0 <= value <= most:
+        limit = f"between 0 and {most:g}" if most < math.inf else "not negative"
+        raise ValueError(
+            f"{by} got {name}={value}: one number is how far it goes to either side of {about:g}, and {limit}. For a "
+            f"lowest and a highest write {name}=(low, high)."
+        )
+    return max(about - value, least), about + value
 
 
 def filling(by: str, name: str, value: float, images: Images) -> float:
