@@ -1,6 +1,9 @@
 """mixup and cutmix: a loop over the images, torchvision's, and what targets must be."""
 
+import math
+
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +21,29 @@ SOFT = random.dirichlet(random.key(52), torch.ones(5), (6,))
 
 def parts(key, count, alpha, number):
     keys = random.split(key, number)
-    return random.permutation(keys[0], count).tolist(), random.beta(keys[1], alpha, alpha, (count,)).tolist(), keys[-1]
+    order, (u, v) = random.permutation(keys[0], count).tolist(), random.uniform(keys[1], (2, count)).double().tolist()
+    weights = []
+    for a, b in zip(u, v, strict=True):
+        # Student's t of 2 alpha degrees of freedom by the polar method, and what becomes of it
+        t = math.sqrt(2 * alpha * ((1 - a) ** (-1 / alpha) - 1)) * math.cos(2 * math.pi * b)
+        weights.append(0.5 + t / (2 * math.sqrt(2 * alpha + t * t)))
+    return order, weights, keys[-1]
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 3.0, 50.0])
+def test_weights_follow_the_beta_distribution(alpha):
+    labels = torch.arange(5000)[:, None].double()
+    _, mixed = mixup(random.key(5), images(0, 1, 1, 1, 1).expand(5000, -1, -1, -1), labels, alpha)
+    order = random.permutation(random.split(random.key(5))[0], 5000)[:, None]
+    moved = labels != labels[order]
+    weights = ((mixed - labels[order]) / (labels - labels[order]))[moved]
+    # Where alpha is small many weights are 0 or 1 to the last digit of float32.
+    law = scipy.stats.beta(alpha, alpha)
+    inner = weights[(weights > 1e-3) & (weights < 1 - 1e-3)]
+    assert abs(len(inner) / len(weights) - (1 - 2 * law.cdf(1e-3))) < 4 * (0.25 / len(weights)) ** 0.5
+    below, above = law.cdf([1e-3, 1 - 1e-3])
+    spread = (law.cdf(inner.numpy()) - below) / (above - below)
+    assert scipy.stats.kstest(spread, "uniform", method="asymp").pvalue > 1e-3
 
 
 @given(seed=seeds, alpha=st.sampled_from([0.2, 1.0, 4.0]), soft=st.booleans())

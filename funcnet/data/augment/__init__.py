@@ -21,6 +21,7 @@ torch.Size([4, 3, 8, 8])
 from funcnet.data.augment.colour import color_jitter as color_jitter
 from funcnet.data.augment.colour import grayscale as grayscale
 from funcnet.data.augment.colour import normalize as normalize
+from funcnet.data.augment.composing import Augmentation as Augmentation
 from funcnet.data.augment.composing import compose as compose
 from funcnet.data.augment.composing import each as each
 from funcnet.data.augment.erasing import cutout as cutout
@@ -33,6 +34,7 @@ from funcnet.data.augment.resampling import resized_crop as resized_crop
 from funcnet.data.augment.resampling import rotate as rotate
 
 __all__ = [
+    "Augmentation",
     "color_jitter",
     "compose",
     "crop",

@@ -123,12 +123,10 @@ def _turned(pixels: Tensor, turns: Tensor) -> Tensor:
         (green - blue) / divisor,
         torch.where(green == most, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
     )
-    sixths = sixths + 6 * turns
-    channels = []
-    for place in (0, 2, 4):
-        away = 3 - ((sixths - place) % 6 - 3).abs()  # in sixths of a turn, 0 .. 3
-        channels.append(most - span * (away - 1).clamp(0, 1))
-    return torch.cat(channels, 1)
+    place = sixths / 6 + turns
+    place = 6 * (place - place.floor())
+    weights = ((place - 3).abs() - 1, 2 - (place - 2).abs(), 2 - (place - 4).abs())
+    return least + span * torch.cat(weights, 1).clamp(0, 1)
 
 
 def normalize(images: Images, mean: float | Sequence[float] | Tensor, std: float | Sequence[float] | Tensor) -> Tensor:

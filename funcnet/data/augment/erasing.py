@@ -78,8 +78,10 @@ def random_erasing(
     fill = filling("random_erasing", "fill", fill, images)
     whether, which = splits(image_keys("random_erasing", key, images.shape[0]), 2)
     (top, left, high, wide), _ = boxes(which, (images.shape[2], images.shape[3]), scale, ratio, images.device)
-    chosen = (uniforms(whether, 1) < p).to(images.device)[:, :, None, None]
-    return torch.where(chosen & inside(images, top, left, top + high, left + wide), fill, images)
+    chosen = (uniforms(whether, 1) < p).to(images.device)[:, 0]
+    # A rectangle that ends where it begins holds nothing.
+    bottom = torch.where(chosen, top + high, top)
+    return torch.where(inside(images, top, left, bottom, left + wide), fill, images)
 
 
 def inside(images: Images, top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:

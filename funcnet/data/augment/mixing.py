@@ -1,5 +1,7 @@
 """Images mixed with others of their batch, and their labels with them."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -19,8 +21,12 @@ def mixup(
     With weights `w`, `(N,)`, of the distribution Beta(alpha, alpha) and a permutation `o`, image `i` becomes
     `w[i] images[i] + (1 - w[i]) images[o[i]]`, and so does its target.
 
+    The weights are made of two uniform numbers each, without rejection: `w = (1 + r) / 2`,
+    `r = c sqrt((1 - q) / (q + (1 - q) c**2))`, `q = u**(1 / alpha)`, `c = cos(2 pi v)` (Devroye, "Random variate
+    generation in one line of code", WSC 1996).
+
     Args:
-        key: int32 `(2,)`: `o` is `random.permutation` of the first of its two parts, `w` `random.beta` of the second.
+        key: int32 `(2,)`: the first of its two parts permutes, and the second draws `u` and `v`, `(2, N)`.
         images: `(N, C, H, W)`, uint8 or floating.
         labels: `(N,)`, integers under `classes`; or `(N, classes)`, floating, one-hot or soft.
         alpha: small leaves almost the one image or the other, 1 makes the weights uniform.
@@ -94,8 +100,12 @@ def _draw(by: str, key: Tensor, alpha: float, images: Images, parts: int = 2) ->
         )
     keys = random.split(key, parts)
     count = images.shape[0]
-    weights = random.beta(keys[1], alpha, alpha, (count,))
-    return random.permutation(keys[0], count).to(images.device), weights.to(images.device)
+    u, v = random.uniform(keys[1], (2, count))
+    power = torch.log1p(-u) / alpha  # of 1 - u, which is uniform as well, and not 0
+    cosine = torch.cos(2 * math.pi * v)
+    q, rest = torch.exp(power), -torch.expm1(power)
+    root = cosine * torch.sqrt(rest / (q + rest * cosine**2))
+    return random.permutation(keys[0], count).to(images.device), ((1 + root) / 2).to(images.device)
 
 
 def _blend(values: Tensor, order: Tensor, weights: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Images seen at other places than their own pixels: resized windows and rotations."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from funcnet.data.augment.arguments import (
@@ -66,8 +67,7 @@ def resized_crop(
     down = _weights(top, high, out[0], height, antialias).to(pixels.dtype)
     across = _weights(left, wide, out[1], width, antialias).to(pixels.dtype)
     narrow = torch.bmm(pixels.reshape(count, channels * height, width), across.mT)
-    resized = down[:, None] @ narrow.reshape(count, channels, height, out[1])
-    return restored(resized, images)
+    return restored(down[:, None] @ narrow.reshape(count, channels, height, out[1]), images)
 
 
 def _middle(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -125,14 +125,12 @@ def rotate(key: Tensor, images: Images, degrees: float | Range, *, fill: float =
 
 def _between(images: Images, rows: Tensor, columns: Tensor, fill: float) -> Tensor:
     """The images at places between pixels, `(N, h, w)`: the mean of the four around, weighed by nearness."""
-    height, width = images.shape[-2:]
-    pixels = real(images)
-    top, left = rows.floor(), columns.floor()
-    down, right = (rows - top).to(pixels.dtype), (columns - left).to(pixels.dtype)
-    total = torch.zeros((), dtype=pixels.dtype, device=images.device)
-    for row, along in ((top, 1 - down), (top + 1, down)):
-        for column, across in ((left, 1 - right), (left + 1, right)):
-            within = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            taken = gather(pixels, row.long().clamp(0, height - 1), column.long().clamp(0, width - 1))
-            total = total + torch.where(within[:, None], taken, float(fill)) * (along * across)[:, None]
-    return total
+    pixels = F.pad(real(images), (1, 1, 1, 1), value=fill)
+    # Beyond the border of one pixel all is alike.
+    rows, columns = (rows + 1).clamp(0, pixels.shape[-2] - 1), (columns + 1).clamp(0, pixels.shape[-1] - 1)
+    top, left = rows.floor().clamp(max=pixels.shape[-2] - 2), columns.floor().clamp(max=pixels.shape[-1] - 2)
+    down, right = (rows - top).to(pixels.dtype)[:, None], (columns - left).to(pixels.dtype)[:, None]
+    y, x = top.long(), left.long()
+    above = torch.lerp(gather(pixels, y, x), gather(pixels, y, x + 1), right)
+    beneath = torch.lerp(gather(pixels, y + 1, x), gather(pixels, y + 1, x + 1), right)
+    return torch.lerp(above, beneath, down)
