@@ -59,15 +59,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--compile", action="store_true", help="through jit")
     options = parser.parse_args(argv)
-    # The last pictures have other colours, so that what is mixed can be told apart.
-    images = picture(options.size).expand(COLUMNS, -1, -1, -1)
-    images = torch.cat((images[: COLUMNS // 2], images[COLUMNS // 2 :].flip(1)))
+    # In three colourings, so that what is mixed can be told apart.
+    images = torch.stack([picture(options.size).roll(i % 3, 0) for i in range(COLUMNS)])
     sheet = rows(options.size)
     figure = Figure((COLUMNS, len(sheet) + 0.2), layout="constrained")
     for row, (name, f) in zip(figure.subplots(len(sheet), COLUMNS), sheet.items(), strict=True):
         shown = (jit(f) if options.compile else f)(random.key(0), images)
         for axes, image in zip(row, shown, strict=True):
-            axes.imshow(image.movedim(0, -1).clamp(0, 1))
+            axes.imshow(image.movedim(0, -1).clamp(0, 1).numpy())
             axes.set(xticks=[], yticks=[])
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -34,9 +34,9 @@ def parts(key, count, alpha, number):
 def test_weights_follow_the_beta_distribution(alpha):
     labels = torch.arange(5000)[:, None].double()
     _, mixed = mixup(random.key(5), images(0, 1, 1, 1, 1).expand(5000, -1, -1, -1), labels, alpha)
-    order = random.permutation(random.split(random.key(5))[0], 5000)[:, None]
-    moved = labels != labels[order]
-    weights = ((mixed - labels[order]) / (labels - labels[order]))[moved]
+    others = labels[random.permutation(random.split(random.key(5))[0], 5000)]
+    moved = labels != others
+    weights = ((mixed - others) / (labels - others))[moved]
     # Where alpha is small many weights are 0 or 1 to the last digit of float32.
     law = scipy.stats.beta(alpha, alpha)
     inner = weights[(weights > 1e-3) & (weights < 1 - 1e-3)]
