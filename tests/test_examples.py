@@ -48,6 +48,13 @@ def test_linear_regression_finds_the_line(seed, tmp_path, capsys):
     assert "truth 3.0" in capsys.readouterr().out
 
 
+def test_augment_draws_its_sheet(tmp_path, capsys):
+    out = tmp_path / "deep" / "augment.png"
+    assert example("augment").main(["--size", "16", "--out", str(out)]) == 0
+    assert out.read_bytes().startswith(PNG)
+    assert "13 augmentations of 8 pictures" in capsys.readouterr().out
+
+
 def idx(array):
     return struct.pack(f">{1 + array.ndim}I", 2048 + array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import funcnet
 from funcnet import Model, TrainState, optim, random, tree
+from funcnet.data import augment
 from tests.models import Everything
 
 MODEL = Model(Everything)
@@ -135,6 +136,19 @@ CALLS = {
     "vjp": lambda a: funcnet.vjp(torch.sin, a["x"])[1](a["x"]),
     "vmap": lambda a: funcnet.vmap(square)(a["x"]),
     "while_loop": lambda a: funcnet.while_loop(lambda x: x.sum() < 100, lambda x: x.abs() * 2 + 1, a["x"]),
+    "augment.compose": lambda a: augment.compose(augment.flip, augment.grayscale)(a["key"], a["images"]),
+    "augment.color_jitter": lambda a: augment.color_jitter(a["key"], a["images"], 0.4, 0.4, 0.4, 0.1),
+    "augment.crop": lambda a: augment.crop(a["key"], a["images"], 8),
+    "augment.cutmix": lambda a: augment.cutmix(a["key"], a["images"], torch.arange(4), classes=4),
+    "augment.cutout": lambda a: augment.cutout(a["key"], a["images"], 3),
+    "augment.each": lambda a: augment.each(lambda k, x: x + random.normal(k, x.shape))(a["key"], a["images"]),
+    "augment.flip": lambda a: augment.flip(a["key"], a["images"]),
+    "augment.grayscale": lambda a: augment.grayscale(a["key"], a["images"], 0.5),
+    "augment.mixup": lambda a: augment.mixup(a["key"], a["images"], torch.arange(4), classes=4),
+    "augment.normalize": lambda a: augment.normalize(a["images"], 0.5, [0.2, 0.3, 0.4]),
+    "augment.random_erasing": lambda a: augment.random_erasing(a["key"], a["images"]),
+    "augment.resized_crop": lambda a: augment.resized_crop(a["key"], a["images"], 6),
+    "augment.rotate": lambda a: augment.rotate(a["key"], a["images"], 30),
     "data.batches": lambda a: list(funcnet.data.batches(a["key"], a["images"], 2)),
     "data.check_labels": lambda a: funcnet.data.check_labels(a["key"] % 3, 3),
     "data.chunks": lambda a: funcnet.data.chunks(a["key"].repeat(4), 3),
@@ -203,6 +217,13 @@ def public():
     """Every public function and class that computes; types, errors and random.* (whose own contract tests it) aside."""
     rooms = ((funcnet, ""), (tree, "tree."), (optim, "optim."), (funcnet.data, "data."), (funcnet.train, "train."))
     for room, prefix in rooms:
+    for room, prefix in (
+        (funcnet, ""),
+        (tree, "tree."),
+        (optim, "optim."),
+        (funcnet.data, "data."),
+        (augment, "augment."),
+    ):
         for name, value in vars(room).items():
             if room is funcnet.train and hasattr(funcnet, name):
                 continue  # listed by its shorter name

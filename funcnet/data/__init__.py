@@ -1,5 +1,6 @@
 """Data as trees of tensors, in an order drawn from a key, and what reads it from files."""
 
+from funcnet.data import augment as augment
 from funcnet.data.ahead import prefetch as prefetch
 from funcnet.data.dataset import Dataset as Dataset
 from funcnet.data.dataset import Statistics as Statistics

@@ -10,6 +10,10 @@ from funcnet.train.logs import Log as Log
 from funcnet.train.logs import TensorBoardLog as TensorBoardLog
 from funcnet.train.loop import Moment as Moment
 from funcnet.train.loop import fit as fit
+from funcnet.train.precision import Precision as Precision
+from funcnet.train.scaler import LossScale as LossScale
 from funcnet.train.state import TrainState as TrainState
 from funcnet.train.step import make_step as make_step
+from funcnet.train.stopping import EarlyStopping as EarlyStopping
+from funcnet.train.stopping import StoppingState as StoppingState
 from funcnet.train.tasks import weighted as weighted
