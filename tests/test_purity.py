@@ -215,14 +215,13 @@ CALLS = {
 
 def public():
     """Every public function and class that computes; types, errors and random.* (whose own contract tests it) aside."""
-    rooms = ((funcnet, ""), (tree, "tree."), (optim, "optim."), (funcnet.data, "data."), (funcnet.train, "train."))
-    for room, prefix in rooms:
     for room, prefix in (
         (funcnet, ""),
         (tree, "tree."),
         (optim, "optim."),
         (funcnet.data, "data."),
         (augment, "augment."),
+        (funcnet.train, "train."),
     ):
         for name, value in vars(room).items():
             if room is funcnet.train and hasattr(funcnet, name):

@@ -12,8 +12,8 @@ from funcnet.optim.leafwise import wide
 
 __all__ = ["Gradient", "accumulated"]
 
-Gradient = Callable[[Any, Any, Any, Tensor], Any]
-"""`(params, state, batch, key) -> ((loss, (state, metrics)), grads)`."""
+Gradient = Callable[[Any, Any, Any, Tensor, Any], Any]
+"""`(params, state, batch, key, scale) -> ((loss, (state, metrics)), grads)`."""
 
 
 def accumulated(gradient: Gradient, parts: int) -> Gradient:
@@ -26,14 +26,14 @@ def accumulated(gradient: Gradient, parts: int) -> Gradient:
     if parts == 1:
         return gradient
 
-    def mean_of_parts(params: Any, state: Any, batch: Any, key: Tensor) -> Any:
+    def mean_of_parts(params: Any, state: Any, batch: Any, key: Tensor, scale: Any) -> Any:
         leaves, treedef = tree.flatten(batch)
         rows = tree.unflatten(treedef, [_parted(leaf, parts, n, batch) for n, leaf in enumerate(leaves)])
 
         def one(carry: Any, x: Any) -> Any:
             total, state = carry
             part, number = x
-            (value, (after, metrics)), grads = gradient(params, state, part, random.fold_in(key, number))
+            (value, (after, metrics)), grads = gradient(params, state, part, random.fold_in(key, number), scale)
             total = tree.map(lambda sum, g: sum + g, total, grads)
             return (total, after), (value, metrics)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.model import Params, State
 from funcnet.optim import GradientTransformation
+from funcnet.train.scaler import LossScale
 
 __all__ = ["TrainState"]
 
@@ -25,10 +26,12 @@ class TrainState(NamedTuple):
     key: Tensor
     step: Tensor
     """The number of steps done, an int32 0-dim tensor."""
+    scale: LossScale | None = None
+    """The factor of the loss, of a step that scales it: `make_step(..., loss_scale=LossScale.create())`."""
     average: Params | None = None
     """The running mean of the parameters, of a step that keeps one: `make_step(..., ema=0.999)`."""
     skipped: Tensor | None = None
-    """How many steps were not finite and left out, int32, of a step that looks: `skip_nonfinite=True`."""
+    """How many steps were not finite and left out, int32, of a step that looks: with `skip_nonfinite`, or a scale."""
 
     @classmethod
     def create(cls, params: Params, state: State, optimizer: GradientTransformation, key: Tensor) -> "TrainState":

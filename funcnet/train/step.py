@@ -14,6 +14,8 @@ from funcnet.optim.wrappers.choice import choose
 from funcnet.optim.wrappers.conditions import all_finite
 from funcnet.train import statistics
 from funcnet.train.accumulation import Gradient, accumulated
+from funcnet.train.precision import Precision
+from funcnet.train.scaler import LossScale
 from funcnet.train.state import TrainState
 from funcnet.transforms import value_and_grad
 
@@ -36,6 +38,8 @@ class Step:
     clip: Callable[[Any], Any] | None
     ema: Scalar | None
     skip_nonfinite: bool
+    loss_scale: LossScale | None
+    precision: Precision | None
     metrics: Sequence[str]
     before: bool
     """Whether the old parameters are looked at after the update."""
@@ -47,16 +51,22 @@ class Step:
         >>> step.init({"w": torch.ones(1)}, {}, random.key(0)).average
         {'w': tensor([1.])}
         """
+        params = params if self.precision is None else self.precision.cast_params(params)
         ts = TrainState.create(params, state, self.optimizer, key)
-        average = tree.map(torch.clone, params) if self.ema is not None else None
-        return ts._replace(average=average, skipped=torch.zeros_like(ts.step) if self.skip_nonfinite else None)
+        return ts._replace(
+            scale=None
+            if self.loss_scale is None
+            else LossScale(*(t.to(ts.step.device, copy=True) for t in self.loss_scale)),
+            average=None if self.ema is None else tree.map(torch.clone, params),
+            skipped=torch.zeros_like(ts.step) if self.skip_nonfinite else None,
+        )
 
     def __call__(self, ts: TrainState, batch: Any) -> tuple[TrainState, Metrics]:
         """The next state, and the metrics of this step."""
         self._check(ts)
         key = random.fold_in(ts.key, ts.step)
-        (value, (state, metrics)), grads = self.gradient(ts.params, ts.state, batch, key)
-        skipped, average = ts.skipped, ts.average
+        skipped, average, scale = ts.skipped, ts.average, ts.scale
+        (value, (state, metrics)), grads = self.gradient(ts.params, ts.state, batch, key, scale)
         before = tree.map(torch.clone, ts.params) if self.before and self.donate else ts.params
 
         def moved() -> tuple[Params, Any, State]:
@@ -70,11 +80,12 @@ class Step:
             finite = all_finite([value, grads], value)
             params, opt_state, state = choose(finite, moved, lambda: (ts.params, ts.opt_state, ts.state))
             skipped = skipped + ~finite
+            scale = None if scale is None else scale.adjust(finite)
         if self.ema is not None:
             share = 1 - self.ema
             average = tree.map(lambda old, new: old + share * (new - old), average, params)
         told = statistics.measured(self.metrics, statistics.Change(grads, before, params))
-        after = TrainState(params, state, opt_state, ts.key, ts.step + 1, average, skipped)
+        after = TrainState(params, state, opt_state, ts.key, ts.step + 1, scale, average, skipped)
         return after, {"loss": value, **metrics, **told}
 
     def _again(self, ts: TrainState, batch: Any, key: Tensor) -> dict[str, Any]:
@@ -87,13 +98,14 @@ class Step:
             return loss(params, ts.state, batch, key)[0]
 
         def gradient(params: Params, _: Any) -> Params:
-            grads: Params = self.gradient(params, ts.state, batch, key)[1]
+            grads: Params = self.gradient(params, ts.state, batch, key, ts.scale)[1]
             return grads
 
         return {"value_fn": value, "obj_fn": value, "grad_fn": gradient}
 
     def _check(self, ts: TrainState) -> None:
-        for name, kept in (("average", self.ema is not None), ("skipped", self.skip_nonfinite)):
+        asked = {"scale": self.loss_scale is not None, "average": self.ema is not None, "skipped": self.skip_nonfinite}
+        for name, kept in asked.items():
             if kept != (getattr(ts, name) is not None):
                 has = "has none" if kept else "has one that this step would not keep up"
                 raise ValueError(
@@ -111,6 +123,8 @@ def make_step(
     clip: Scalar | None = None,
     ema: Scalar | None = None,
     skip_nonfinite: bool = False,
+    loss_scale: LossScale | None = None,
+    precision: Precision | str | None = None,
     metrics: Sequence[str] = (),
 ) -> Step:
     r"""The pure training step `(ts, batch) -> (ts, metrics)` of a loss and an optimizer.
@@ -133,6 +147,10 @@ def make_step(
             which starts at the first: `ts.average`.
         skip_nonfinite: leave parameters, optimizer and model state as they were where the loss or a gradient is not
             finite, and count: `ts.skipped`.
+        loss_scale: the first factor of the loss, for float16: `LossScale.create()`. It grows and shrinks in `ts.scale`
+            as the gradients bear, and steps that overflow are skipped.
+        precision: a policy of dtypes, or its name: see `Precision`; by default everything stays as it is. "tf32" is
+            a flag of the process, which `Precision.around` sets around a whole step.
         metrics: names of statistics: grad_norm, param_norm, update_norm, update_ratio (update to weight), nonfinite
             (how many numbers of the gradient are not), over all leaves; and grad_norms, update_ratios, nonfinites, of
             each leaf. Gradients are looked at before they are clipped.
@@ -151,10 +169,17 @@ def make_step(
     """
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
         raise ValueError(f"accumulate is {accumulate!r}; it counts the parts of a batch: an int of at least 1.")
-    both = value_and_grad(loss, has_aux=True)
+    policy = Precision.named(precision) if isinstance(precision, str) else precision
+    if policy is not None:
+        loss = policy.apply(loss)
+    both = value_and_grad(loss if loss_scale is None else _scaled(loss), has_aux=True)
 
-    def gradient(params: Any, state: Any, batch: Any, key: Tensor) -> Any:
-        (value, aux), grads = both(params, state, batch, key)
+    def gradient(params: Any, state: Any, batch: Any, key: Tensor, scale: LossScale | None) -> Any:
+        if scale is None:
+            (value, aux), grads = both(params, state, batch, key)
+        else:
+            (_, (value, aux)), grads = both(params, state, batch, key, scale)
+            grads = scale.unscale(grads)
         return (value, _new_state_and_metrics(aux)), grads
 
     clipping = None if clip is None else optim.clip_by_global_norm(clip)
@@ -165,10 +190,20 @@ def make_step(
         donate,
         None if clipping is None else lambda grads: clipping.update(grads, optim.EmptyState())[0],
         ema,
-        skip_nonfinite,
+        skip_nonfinite or loss_scale is not None,
+        loss_scale,
+        policy,
         tuple(metrics) if not isinstance(metrics, str) else metrics,
         statistics.check(metrics),
     )
+
+
+def _scaled(loss: Loss) -> Callable[..., Any]:
+    def scaled(params: Any, state: Any, batch: Any, key: Tensor, scale: LossScale) -> Any:
+        value, aux = loss(params, state, batch, key)
+        return scale.multiply(value), (value, aux)
+
+    return scaled
 
 
 def _new_state_and_metrics(aux: Any) -> tuple[State, Metrics]:
