@@ -72,7 +72,7 @@ WHOLE = idx(torch.arange(6, dtype=torch.int16).reshape(2, 3))
         (gzip.compress(WHOLE, mtime=0)[:-9], r"broken gzip file.*Get it again"),
         (gzip.compress(WHOLE[:-1], mtime=0), r"cut short: .*and there are 11"),
         (gzip.compress(WHOLE + b"\0", mtime=0), r"goes on after its end"),
-        (gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12), r"cut short or no IDX file"),
+        (gzip.compress(bytes([0, 0, 8, 3]) + b"\xff" * 12, mtime=0), r"cut short or no IDX file"),
         (b"\x1f\x8b\x08garbage", r"broken gzip file"),
     ],
 )
