@@ -206,19 +206,26 @@ def run():
         while True:  # every step twice, so that checkpoints are replaced as well
             for _ in range(2):
                 checkpoints.save(at(step), step, metrics={"loss": step % 7})
+                os.write(told, b".")
             step += 1
 
 newest, partial = -1, 0
 for _ in range(times):
+    heard, told = os.pipe()
     child = os.fork()
     if not child:
         try:
             run()
         finally:
             os._exit(1)
-    time.sleep(chance.uniform(0.005, 0.06))
+    # After some saves, the last of which is being written, and a moment more: on a slow machine as on a fast one.
+    for _ in range(chance.randrange(7)):
+        os.read(heard, 1)
+    time.sleep(chance.uniform(0, 0.01))
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    os.close(heard)
+    os.close(told)
     assert os.WIFSIGNALED(status), "the child ended by itself"
     partial += any(name.endswith((".partial", ".replaced")) for name in os.listdir(folder))
     with Checkpoints(folder, keep_last=2, keep_best=1) as checkpoints:
@@ -368,7 +375,7 @@ def test_only_trees_are_rebuilt(tmp_path, name, items):
 
 def test_fields_that_a_class_lacks(tmp_path):
     folder = checkpoint.save(tmp_path / "a", {"deep": 1})
-    node = {"kind": "named", "type": "funcnet.train.step:TrainState", "items": [["params", None]]}
+    node = {"kind": "named", "type": "funcnet.train.state:TrainState", "items": [["params", None]]}
     forged(folder, lambda b: b["tree"]["items"].__setitem__(0, ["deep", node]))
     with pytest.raises(CheckpointError, match=r"has the fields \['params'\], which .*TrainState lacks"):
         checkpoint.load(folder)
