@@ -32,14 +32,27 @@ def batches(key: Tensor | None, data: Any, batch_size: int, *, drop_last: bool =
     """
     size = row_count(data)
     count = batch_count(size, batch_size, drop_last)
-    rows = None if key is None else random.permutation(key, size)
+    return _Batches(data, None if key is None else random.permutation(key, size), batch_size, size, count)
 
-    def generate() -> Iterator[Any]:
-        for start in range(0, count * batch_size, batch_size):
-            part = slice(start, start + batch_size)
-            yield take(data, part if rows is None else rows[part])
 
-    return generate()
+class _Batches(Iterator[Any]):
+    """An epoch's batches, which tells the rows of the last one."""
+
+    def __init__(self, data: Any, drawn: Tensor | None, batch_size: int, size: int, count: int) -> None:
+        self._data, self._drawn, self._batch_size, self._size = data, drawn, batch_size, size
+        self._starts = iter(range(0, count * batch_size, batch_size))
+        self._start = 0
+
+    def __next__(self) -> Any:
+        self._start = next(self._starts)
+        part = slice(self._start, self._start + self._batch_size)
+        return take(self._data, part if self._drawn is None else self._drawn[part])
+
+    @property
+    def rows(self) -> Tensor:
+        """The rows of the batch that came last, `(batch_size,)`; what `train.fit` names where a loss is not finite."""
+        part = slice(self._start, self._start + self._batch_size)
+        return torch.arange(self._size)[part] if self._drawn is None else self._drawn[part]
 
 
 def order(key: Tensor, n: int, batch_size: int) -> Tensor:

@@ -100,6 +100,7 @@ def fit(
             rows = _rows(batches, epoch)
             for values in islice(rows, batch, None):
                 ts, metrics = step(ts, values)
+                # Of `data.batches`; others do not tell their rows.
                 place = Place(number := number + 1, epoch, batch, getattr(rows, "rows", None))
                 batch += 1
                 means.add(metrics)

@@ -9,7 +9,7 @@ import threading
 import pytest
 import torch
 
-from funcnet import fit, make_step, optim, random, tree
+from funcnet import data, fit, make_step, optim, random, tree
 from funcnet.train import CSVLog, JSONLinesLog, NonFiniteError
 
 OPTIMIZER = optim.adam(0.05)
@@ -112,6 +112,17 @@ def test_a_loss_that_is_not_finite_is_told_with_its_place():
     assert all(bool(torch.isfinite(leaf).all()) for leaf in tree.leaves(saves.calls[0][0]))
     ts, _ = fit(STEP, start(), [spoiled[3]], check_finite=False, progress=False)
     assert torch.isnan(ts.params["w"]).any()
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_the_rows_of_the_batch_are_told(key):
+    rows = ROWS.clone()
+    rows[7, 0] = math.inf
+    order = torch.arange(24) if key is None else random.permutation(key, 24)
+    place = int((order == 7).nonzero()) // 6
+    told = ", ".join(map(str, order[6 * place : 6 * place + 6].tolist()))
+    with pytest.raises(NonFiniteError, match=rf"batch {place}, rows \[{told}\]\)"):
+        fit(STEP, start(), lambda _: data.batches(key, rows, 6), progress=False)
 
 
 def test_where_the_batch_is_finite_the_state_is_named():
