@@ -5,6 +5,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 __all__ = ["Bar"]
 
@@ -16,7 +17,13 @@ class Bar:
 
     def __init__(self, epochs: int | None, steps: int | None, epoch: int, step: int, *, shown: bool) -> None:
         """Count epochs, or steps where the run ends after so many; from `epoch` and `step` on."""
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[place]}"))
+        # Where the terminal is narrow, what was measured is cut, and not how far the run is.
+        whole = Column(no_wrap=True, min_width=len(f"{epochs or steps}") * 2 + 1)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[place]}", table_column=whole),
+        )
         self._progress = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[told]}"), disable=not shown)
         self._epochs, self._steps, self._epoch, self._step = epochs, steps, epoch, step
         self._shown = shown

@@ -38,7 +38,6 @@ def _subject(job: Job, name: str, ways: Mapping[str, Way], *, train: bool) -> Su
         workload.unit,
         workload.settings,
         cost.forward + cost.backward,
-        rtol=workload.rtol,
         device=job.device,
         memory=_COPIES * cost.parameter_bytes + cost.kept,
     )

@@ -42,8 +42,6 @@ class Workload:
     """The same loss in jax: a function of `in_jax.layers`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The sizes, as they are printed; the function that `jax` names is called with them."""
-    rtol: float = 2e-3
-    """How far the ways may differ after some steps, relative to what they return: rounding, amplified."""
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:
