@@ -96,12 +96,12 @@ def test_a_run_killed_at_any_moment_ends_in_the_same_bits(tmp_path):
     code = CHILD.format(tests=here, root=os.path.dirname(os.path.dirname(here)), folder=str(tmp_path))
     moments = python_random.Random(5)
     for kills in range(60):
-        child = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True)
-        assert child.stdout.readline() == "ready\n"
-        time.sleep(moments.uniform(0.0, 0.15) if kills < 50 else 60)
-        child.send_signal(signal.SIGKILL)
-        rest = child.stdout.read()
-        child.wait()
+        command = [sys.executable, "-W", "ignore", "-c", code]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(moments.uniform(0.0, 0.15) if kills < 50 else 60)
+            child.send_signal(signal.SIGKILL)
+            rest = child.stdout.read()
         if "done" in rest:
             break
     assert kills >= 3

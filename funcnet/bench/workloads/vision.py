@@ -54,7 +54,8 @@ def resnet18(machine: str) -> Workload:
 
 def resnet50(machine: str) -> Workload:
     """ResNet-50 with ten classes."""
-    return _resnet("resnet50", machine, {"layers": (3, 4, 6, 3), "bottleneck": True})
+    # On 64x64 images its last normalizations are over 32 numbers a channel: rounding grows until no two ways agree.
+    return _resnet("resnet50", machine, {"layers": (3, 4, 6, 3), "bottleneck": True}, side=128)
 
 
 def vit_tiny(machine: str) -> Workload:
@@ -66,10 +67,10 @@ def vit_tiny(machine: str) -> Workload:
     return _images("vit-tiny", machine, transformer, {"cpu": small, "gpu": large, "smoke": tiny}, "vit")
 
 
-def _resnet(name: str, machine: str, shape: Mapping[str, Any]) -> Workload:
-    small = {**shape, "side": 64, "classes": 10, "batch": 8}
+def _resnet(name: str, machine: str, shape: Mapping[str, Any], side: int = 64) -> Workload:
+    small = {**shape, "side": side, "classes": 10, "batch": 8}
     large = {**small, "side": 224, "batch": 256}
-    tiny = {**small, "layers": (1, 2, 1, 1), "batch": 4}
+    tiny = {**small, "side": 64, "layers": (1, 2, 1, 1), "batch": 4}
     return _images(name, machine, resnet, {"cpu": small, "gpu": large, "smoke": tiny}, "resnet")
 
 
