@@ -8,6 +8,7 @@ from typing import Any
 
 from funcnet.bench.limits import Limits
 from funcnet.bench.timing import Ratio, Timing
+from funcnet.checkpoint.files import whole
 
 __all__ = ["Cell", "Report", "ReportError", "Result"]
 
@@ -88,14 +89,13 @@ class Report:
     def save(self, path: Path) -> None:
         """Write the report as JSON, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        written = path.with_name(f".{path.name}.part")
         plain = {"environment": self.environment, "limits": self.limits._asdict()}
         results = [asdict(result) for result in self.results]
         for result in results:
             for cell in result["cells"].values():
                 cell["timing"] = cell["timing"] and cell["timing"]._asdict()
-        written.write_text(json.dumps({**plain, "results": results}, indent=1) + "\n")
-        written.replace(path)
+        with whole(path) as written:
+            written.write_text(json.dumps({**plain, "results": results}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Report":

@@ -1,13 +1,12 @@
 """Files from the network, of known content, whole or not at all."""
 
 import hashlib
-import os
 import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
+from funcnet.checkpoint.files import sync_file, whole
 from funcnet.data.errors import DataError
 
 __all__ = ["fetch"]
@@ -37,29 +36,21 @@ def fetch(urls: Sequence[str], path: Path, sha256: str, *, timeout: float = 60) 
 
 
 def _copy(url: str, path: Path, sha256: str, timeout: float) -> None:
-    temporary: Path | None = None
     digest, length = hashlib.sha256(), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own for each, since two runs may fetch the same file.
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
-            temporary = Path(file.name)
-            with urllib.request.urlopen(url, timeout=timeout) as answer:
+        with whole(path) as temporary:
+            with temporary.open("wb") as file, urllib.request.urlopen(url, timeout=timeout) as answer:
                 promised = answer.headers.get("Content-Length")
                 while part := answer.read(1 << 20):
                     file.write(part)
                     digest.update(part)
                     length += len(part)
-            file.flush()
-            os.fsync(file.fileno())
-        if promised is not None and length != int(promised):
-            raise DataError(f"it ended after {length} of {promised} bytes")
-        if digest.hexdigest() != sha256.lower():
-            raise DataError(f"its sha256 is {digest.hexdigest()} and should be {sha256}")
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+                sync_file(file)
+            if promised is not None and length != int(promised):
+                raise DataError(f"it ended after {length} of {promised} bytes")
+            if digest.hexdigest() != sha256.lower():
+                raise DataError(f"its sha256 is {digest.hexdigest()} and should be {sha256}")
+            temporary.chmod(0o644)
     except (OSError, HTTPException) as error:
         raise DataError(f"{type(error).__name__}: {error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)

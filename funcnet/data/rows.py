@@ -51,8 +51,8 @@ class _Batches(Iterator[Any]):
     @property
     def rows(self) -> Tensor:
         """The rows of the batch that came last, `(batch_size,)`; what `train.fit` names where a loss is not finite."""
-        part = slice(self._start, self._start + self._batch_size)
-        return torch.arange(self._size)[part] if self._drawn is None else self._drawn[part]
+        end = min(self._start + self._batch_size, self._size)
+        return torch.arange(self._start, end) if self._drawn is None else self._drawn[self._start : end]
 
 
 def order(key: Tensor, n: int, batch_size: int) -> Tensor:

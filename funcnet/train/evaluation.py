@@ -46,13 +46,13 @@ def make_eval(measure: Measure, batch_size: int) -> Callable[[TrainState, Any], 
         size = min(batch_size, count)
         rows = torch.arange(-(-count // size) * size, device=leaves[0].device).reshape(-1, size)
 
-        def one(carry: Tensor, places: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        def one(_: None, places: Tensor) -> tuple[None, dict[str, Tensor]]:
             counts = places < count
             batch = tree.map(lambda leaf: leaf[torch.where(counts, places, 0)], data)
             found = measure(params, ts.state, batch)
-            return carry, {name: _summed(name, values, counts) for name, values in found.items()}
+            return None, {name: _summed(name, values, counts) for name, values in found.items()}
 
-        _, sums = scan(one, torch.zeros((), device=rows.device), rows)
+        _, sums = scan(one, None, rows)
         return {name: values.sum() / count for name, values in sums.items()}
 
     return evaluate

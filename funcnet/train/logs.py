@@ -11,6 +11,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
+from funcnet.checkpoint.files import whole
+
 __all__ = ["CSVLog", "ConsoleLog", "JSONLinesLog", "Log", "TensorBoardLog"]
 
 Row = Mapping[str, float]
@@ -41,7 +43,8 @@ class ConsoleLog(Log):
         """Write to a stream, by default standard error as it is when a row comes."""
         self._stream = stream
 
-    def write(self, step: int, metrics: Row) -> None:  # noqa: D102 - as in Log, here and below
+    def write(self, step: int, metrics: Row) -> None:
+        """Print a line."""
         values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         print(f"step {step}  {values}", file=self._stream or sys.stderr, flush=True)
 
@@ -62,11 +65,11 @@ class _FileLog(Log):
 
     def _replace(self, text: str) -> None:
         self.close()
-        new = self.path.with_name(f".{self.path.name}.new")
-        new.write_text(text, encoding="utf-8", newline="")
-        new.replace(self.path)
+        with whole(self.path) as new:
+            new.write_text(text, encoding="utf-8", newline="")
 
     def close(self) -> None:
+        """Close the file; another row opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -78,13 +81,15 @@ class JSONLinesLog(_FileLog):
     Lines that are cut short, as by a machine that went down, are left out when a run goes on.
     """
 
-    def write(self, step: int, metrics: Row) -> None:  # noqa: D102
+    def write(self, step: int, metrics: Row) -> None:
+        """Add a line."""
         values = {name: value if math.isfinite(value) else repr(float(value)) for name, value in metrics.items()}
         file = self._opened()
         file.write(json.dumps({"step": step} | values) + "\n")
         file.flush()
 
-    def resume(self, step: int) -> None:  # noqa: D102
+    def resume(self, step: int) -> None:
+        """Keep the lines up to this step."""
         if not self.path.exists():
             return
         kept = []
@@ -106,7 +111,8 @@ class CSVLog(_FileLog):
         super().__init__(path)
         self._names = list(self._read()[0])
 
-    def write(self, step: int, metrics: Row) -> None:  # noqa: D102
+    def write(self, step: int, metrics: Row) -> None:
+        """Add a row."""
         if more := [name for name in metrics if name not in self._names]:
             rows = self._read()[1]
             self._names += ([] if self._names else ["step"]) + more
@@ -115,7 +121,8 @@ class CSVLog(_FileLog):
         csv.DictWriter(file, self._names).writerow({"step": step, **metrics})
         file.flush()
 
-    def resume(self, step: int) -> None:  # noqa: D102
+    def resume(self, step: int) -> None:
+        """Keep the rows up to this step."""
         rows = self._read()[1]
         kept = [row for row in rows if str(row.get("step", "")).isdecimal() and int(row["step"]) <= step]
         if len(kept) < len(rows):
@@ -155,17 +162,20 @@ class TensorBoardLog(Log):
         self._writer: Any = None
         self._purge: int | None = None
 
-    def write(self, step: int, metrics: Row) -> None:  # noqa: D102
+    def write(self, step: int, metrics: Row) -> None:
+        """Add a value to each metric's curve."""
         if self._writer is None:
             self._writer = self._open(self._folder, purge_step=self._purge)
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def resume(self, step: int) -> None:  # noqa: D102
+    def resume(self, step: int) -> None:
+        """Have TensorBoard hide what came after this step."""
         self._purge = step + 1
 
-    def close(self) -> None:  # noqa: D102
+    def close(self) -> None:
+        """Close the event file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

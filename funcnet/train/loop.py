@@ -1,6 +1,7 @@
 """The imperative shell around a pure step: a run over epochs, watched, logged, saved and stopped."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from funcnet.train.step import StepFunction
 __all__ = ["Moment", "fit"]
 
 Batches = Callable[[int], Iterable[Any]] | Sequence[Any]
+Schedule = Callable[[int], Any]
 
 
 class Moment(NamedTuple):
@@ -41,7 +43,7 @@ def fit(
     save: Callable[..., object] | None = None,
     save_every: int | None = None,
     callbacks: Sequence[Callable[[Moment], object]] = (),
-    schedule: Callable[[int], Any] | None = None,
+    schedule: Schedule | None = None,
     log: Sequence[Log] = (),
     log_every: int | None = None,
     check_finite: bool = True,
@@ -84,6 +86,7 @@ def fit(
     if epochs is not None and steps is not None:
         raise ValueError(f"a run ends after epochs={epochs} or after steps={steps}: give one of the two.")
     epochs = 1 if epochs is None and steps is None else epochs
+    last_epoch, last_step = (math.inf if end is None else end for end in (epochs, steps))
     epoch, batch = start
     number = int(ts.step) if isinstance(ts, TrainState) else 0
     history: list[dict[str, float]] = []
@@ -95,9 +98,9 @@ def fit(
         interrupts = stack.enter_context(Interrupts())
         watch = Watch()
         ended = False
-        while not ended and (number < steps if steps is not None else epoch < epochs if epochs is not None else False):
+        while not ended and epoch < last_epoch and number < last_step:
             means, recent, resumed = Means(), Means(), batch > 0
-            rows = _rows(batches, epoch)
+            rows = iter(batches(epoch) if callable(batches) else batches)
             for values in islice(rows, batch, None):
                 ts, metrics = step(ts, values)
                 # Of `data.batches`; others do not tell their rows.
@@ -106,12 +109,11 @@ def fit(
                 means.add(metrics)
                 if check_finite and (found := watch.add(place, metrics)):
                     raise failure(*found, values, ts)
-                rate = None if schedule is None else float(schedule(number))
-                bar.step(metrics, rate)
+                bar.step(metrics, schedule)
                 if log_every is not None:
                     recent.add(metrics)
                     if number % log_every == 0:
-                        _write(log, number, recent.take(), rate)
+                        _write(log, number, recent.take(), schedule)
                 if save is not None and (interrupts.asked or (save_every and number % save_every == 0)):
                     save(ts, number, position=(epoch, batch))
                 if interrupts.asked:
@@ -130,7 +132,7 @@ def fit(
                 entry |= {name: float(value) for name, value in evaluate(ts).items()}
             history.append(entry)
             bar.epoch(entry)
-            _write(log, number, entry, None if schedule is None else float(schedule(number)))
+            _write(log, number, entry, schedule)
             if save is not None:
                 save(ts, number, position=(epoch, batch) if number == steps else (epoch + 1, 0), metrics=entry)
             moment = Moment(epoch, number, entry, ts)
@@ -140,11 +142,7 @@ def fit(
     return ts, history
 
 
-def _rows(batches: Batches, epoch: int) -> Iterator[Any]:
-    return iter(batches(epoch) if callable(batches) else batches)
-
-
-def _write(log: Sequence[Log], number: int, metrics: Mapping[str, float], rate: float | None) -> None:
-    row = dict(metrics) if rate is None else {**metrics, "lr": rate}
+def _write(log: Sequence[Log], number: int, metrics: Mapping[str, float], schedule: Schedule | None) -> None:
+    row = dict(metrics) if not log or schedule is None else {**metrics, "lr": float(schedule(number))}
     for each in log:
         each.write(number, row)

@@ -16,6 +16,9 @@ class Means:
 
     def __init__(self) -> None:
         """Begin with no step."""
+        self._begin()
+
+    def _begin(self) -> None:
         self.count = 0
         self._held: dict[str, list[Any]] = {}
         self._sums: dict[str, Tensor] = {}
@@ -39,7 +42,7 @@ class Means:
         """The means of what was added since the last call, on the host; empty where that was nothing."""
         self._fold()
         means = {name: (value / self.count).item() for name, value in self._sums.items()}
-        self.__init__()  # type: ignore[misc]  # begins again, as a new one
+        self._begin()
         return means
 
     def _fold(self) -> None:

@@ -1,6 +1,6 @@
 """The bar of a run on the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Self
 
@@ -47,8 +47,8 @@ class Bar:
         """Leave it as it is."""
         self._progress.stop()
 
-    def step(self, metrics: Mapping[str, Any], rate: float | None = None) -> None:
-        """One more step is done; `rate` is its learning rate."""
+    def step(self, metrics: Mapping[str, Any], schedule: Callable[[int], Any] | None = None) -> None:
+        """One more step is done; `schedule` tells its learning rate, and is asked only where that is drawn."""
         self._step += 1
         self._in_epoch += 1
         if self._shown and (now := perf_counter()) - self._last > _PAUSE:
@@ -56,7 +56,7 @@ class Bar:
             self._last = now
             self._since = (now, self._step)
             loss = f"  loss {float(metrics['loss']):.4f}" if "loss" in metrics else ""
-            lr = "" if rate is None else f"  lr {rate:.3g}"
+            lr = "" if schedule is None else f"  lr {float(schedule(self._step)):.3g}"
             self._draw(f"{speed:,.0f} steps/s{loss}{lr}  {self._told}")
 
     def epoch(self, metrics: Mapping[str, float]) -> None:

@@ -1,8 +1,10 @@
 """What a step can tell of its gradients and updates."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +14,8 @@ from funcnet import tree
 __all__ = ["STATISTICS", "Change", "check", "measured"]
 
 
-class Change(NamedTuple):
+@dataclass(frozen=True)
+class Change:
     """What one step did to the parameters."""
 
     grads: Any
@@ -20,13 +23,14 @@ class Change(NamedTuple):
     before: Any
     after: Any
 
+    @cached_property
+    def moved(self) -> Any:
+        """By how much."""
+        return tree.map(torch.sub, self.after, self.before)
+
 
 def _norm(leaf: Tensor) -> Tensor:
     return tree.global_norm([leaf])
-
-
-def _moved(change: Change) -> Any:
-    return tree.map(torch.sub, change.after, change.before)
 
 
 def _by_path(name: str, values: Any) -> dict[str, Tensor]:
@@ -49,9 +53,9 @@ STATISTICS: Mapping[str, Callable[[Change], dict[str, Tensor]]] = {
     "grad_norm": lambda c: {"grad_norm": tree.global_norm(c.grads)},
     "grad_norms": lambda c: _by_path("grad_norm", tree.map(_norm, c.grads)),
     "param_norm": lambda c: {"param_norm": tree.global_norm(c.before)},
-    "update_norm": lambda c: {"update_norm": tree.global_norm(_moved(c))},
-    "update_ratio": lambda c: {"update_ratio": tree.global_norm(_moved(c)) / tree.global_norm(c.before)},
-    "update_ratios": lambda c: _by_path("update_ratio", tree.map(_ratio, _moved(c), c.before)),
+    "update_norm": lambda c: {"update_norm": tree.global_norm(c.moved)},
+    "update_ratio": lambda c: {"update_ratio": tree.global_norm(c.moved) / tree.global_norm(c.before)},
+    "update_ratios": lambda c: _by_path("update_ratio", tree.map(_ratio, c.moved, c.before)),
     "nonfinite": lambda c: {"nonfinite": _total(tree.map(_nonfinite, c.grads))},
     "nonfinites": lambda c: _by_path("nonfinite", tree.map(_nonfinite, c.grads)),
 }

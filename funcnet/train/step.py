@@ -169,6 +169,7 @@ def make_step(
     """
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
         raise ValueError(f"accumulate is {accumulate!r}; it counts the parts of a batch: an int of at least 1.")
+    before = statistics.check(metrics)
     policy = Precision.named(precision) if isinstance(precision, str) else precision
     if policy is not None:
         loss = policy.apply(loss)
@@ -193,8 +194,8 @@ def make_step(
         skip_nonfinite or loss_scale is not None,
         loss_scale,
         policy,
-        tuple(metrics) if not isinstance(metrics, str) else metrics,
-        statistics.check(metrics),
+        tuple(metrics),
+        before,
     )
 
 
