@@ -54,6 +54,10 @@ STEP = funcnet.make_step(loss, optim.adamw(1e-2))
 JITTED = funcnet.jit(STEP, backend="aot_eager")
 
 
+def curve(rows):
+    return funcnet.train.draw_curves(rows).axes[0].lines[0].get_ydata().tolist()
+
+
 def two_steps(a, step=STEP):
     return funcnet.fit(step, train_state(a), [a["images"]] * 2, progress=False)
 
@@ -163,6 +167,7 @@ CALLS = {
     "data.read_table": reading(funcnet.data.read_table, b"a,b\n1,x\n2,y\n"),
     "data.read_text": reading(funcnet.data.read_text, b"text"),
     "data.split": lambda a: funcnet.data.split(a["key"], a["images"], 0.5),
+    "train.draw_curves": lambda a: curve([{"loss": value} for value in a["x"].flatten().tolist()]),
     "train.weighted": lambda a: funcnet.make_step(funcnet.train.weighted(terms, {"mean": 0.5, "size": 2.0}), SGD)(
         TrainState.create(a["params"], a["state"], SGD, a["key"]), a["images"]
     ),

@@ -23,10 +23,13 @@ class Log(ABC):
 
     @abstractmethod
     def write(self, step: int, metrics: Row) -> None:
-        """Write what was measured after this many steps. Names may differ from row to row."""
+        """Write what was measured after this many steps; `epoch` counts those done in the row at the end of one.
 
-    def resume(self, step: int) -> None:  # noqa: B027 - most have nothing to take back
-        """Take back what was written of later steps, which will be done again. Called before the first row."""
+        Names may differ from row to row.
+        """
+
+    def resume(self, step: int, epochs: int) -> None:  # noqa: B027 - most have nothing to take back
+        """Take back what was written of later steps and epochs, which come again. Called before the first row."""
 
     def close(self) -> None:  # noqa: B027 - most hold nothing open
         """Let go of files."""
@@ -75,6 +78,14 @@ class _FileLog(Log):
             self._file = None
 
 
+def _done(row: Mapping[str, Any], step: int, epochs: int) -> bool:
+    """Whether a row is of the steps and epochs that are behind; one that was damaged is not."""
+    try:
+        return int(row["step"]) <= step and int(row.get("epoch") or 0) <= epochs
+    except (ValueError, TypeError, KeyError):
+        return False
+
+
 class JSONLinesLog(_FileLog):
     """One JSON object a row: `{"step": 20, "loss": 0.25}`. A value that is not finite is a string, as JSON has none.
 
@@ -88,17 +99,17 @@ class JSONLinesLog(_FileLog):
         file.write(json.dumps({"step": step} | values) + "\n")
         file.flush()
 
-    def resume(self, step: int) -> None:
-        """Keep the lines up to this step."""
+    def resume(self, step: int, epochs: int) -> None:
+        """Keep the lines up to this step and epoch."""
         if not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
-                done = json.loads(line)["step"] <= step
-            except (ValueError, TypeError, KeyError):
+                row = json.loads(line)
+            except ValueError:
                 continue
-            if done:
+            if isinstance(row, dict) and _done(row, step, epochs):
                 kept.append(line + "\n")
         self._replace("".join(kept))
 
@@ -121,10 +132,10 @@ class CSVLog(_FileLog):
         csv.DictWriter(file, self._names).writerow({"step": step, **metrics})
         file.flush()
 
-    def resume(self, step: int) -> None:
-        """Keep the rows up to this step."""
+    def resume(self, step: int, epochs: int) -> None:
+        """Keep the rows up to this step and epoch."""
         rows = self._read()[1]
-        kept = [row for row in rows if str(row.get("step", "")).isdecimal() and int(row["step"]) <= step]
+        kept = [row for row in rows if _done(row, step, epochs)]
         if len(kept) < len(rows):
             self._rewrite(kept)
 
@@ -170,7 +181,7 @@ class TensorBoardLog(Log):
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def resume(self, step: int) -> None:
+    def resume(self, step: int, epochs: int) -> None:
         """Have TensorBoard hide what came after this step."""
         self._purge = step + 1
 

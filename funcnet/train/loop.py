@@ -10,9 +10,11 @@ from funcnet.train.failures import Place, Watch, failure
 from funcnet.train.interrupts import Interrupts
 from funcnet.train.logs import Log
 from funcnet.train.means import Means
+from funcnet.train.position import Position
 from funcnet.train.progress import Bar
 from funcnet.train.state import TrainState
 from funcnet.train.step import StepFunction
+from funcnet.train.stopping import EarlyStopping
 
 __all__ = ["Moment", "fit"]
 
@@ -38,10 +40,11 @@ def fit(
     *,
     epochs: int | None = None,
     steps: int | None = None,
-    start: Sequence[int] = (0, 0),
+    start: Sequence[int] | Mapping[str, Any] = (0, 0),
     evaluate: Callable[[TrainState], Mapping[str, Any]] | None = None,
     save: Callable[..., object] | None = None,
     save_every: int | None = None,
+    early_stopping: EarlyStopping | None = None,
     callbacks: Sequence[Callable[[Moment], object]] = (),
     schedule: Schedule | None = None,
     log: Sequence[Log] = (),
@@ -58,11 +61,15 @@ def fit(
             an epoch has an order of its own: `lambda e: data.batches(fold_in(key, e), train, 64)`.
         epochs: at which epoch to end, by default after one; a run that goes on counts those before.
         steps: after how many steps to end, instead, also counted from the beginning.
-        start: the position to go on from: the epoch, and how many of its batches are done.
+        start: where to go on: the `position` that `save` was given; or the epoch and how many of its batches are done,
+            with which the history and the means begin anew.
         evaluate: called after each epoch; what it returns is added to the history.
-        save: `save(ts, step, position=(epoch, batch), metrics=...)`, as `Checkpoints(...).save` is: called after each
-            epoch, every `save_every` steps, and where the run is interrupted.
+        save: `save(ts, step, position=..., metrics=...)`, as `Checkpoints(...).save` is: called after each epoch,
+            every `save_every` steps, and where the run is interrupted. The position is a dict fit for JSON, with the
+            epoch, the batch, the history and the means so far: logs go on as those of an uninterrupted run.
         save_every: how many steps lie between two calls of `save` within an epoch.
+        early_stopping: the rule by which the run ends before its last epoch. It follows the whole history, so that a
+            run which goes on stops where the uninterrupted one would have.
         callbacks: called with a `Moment` after each epoch; one that returns True ends the run.
         schedule: the learning rate as a function of the step, to be shown and logged as `lr`.
         log: where the metrics of each epoch are written.
@@ -75,7 +82,8 @@ def fit(
 
     Raises:
         NonFiniteError: a loss is not finite: the step, the batch, and the first leaf that is not.
-        ValueError: an epoch has no batch, or the names of the metrics change.
+        ValueError: an epoch has no batch, the names of the metrics change, early stopping looks at one that is not
+            there, or `start` is no position.
         KeyboardInterrupt: the run was interrupted; the step at hand was finished, and saved.
 
     >>> def step(ts, batch):
@@ -87,19 +95,21 @@ def fit(
         raise ValueError(f"a run ends after epochs={epochs} or after steps={steps}: give one of the two.")
     epochs = 1 if epochs is None and steps is None else epochs
     last_epoch, last_step = (math.inf if end is None else end for end in (epochs, steps))
-    epoch, batch = start
+    at = Position.of(start)
+    epoch, batch, done = at.epoch, at.batch, [dict(entry) for entry in at.history]
+    means, recent = Means(at.means), Means(at.recent)
     number = int(ts.step) if isinstance(ts, TrainState) else 0
-    history: list[dict[str, float]] = []
+    stopping = None if early_stopping is None else early_stopping.follow(done)
     with ExitStack() as stack:
         for each in log:
-            each.resume(number)
+            each.resume(number, epoch)
             stack.callback(each.close)
         bar = stack.enter_context(Bar(epochs, steps, epoch, number, shown=progress))
         interrupts = stack.enter_context(Interrupts())
         watch = Watch()
-        ended = False
+        ended = stopping is not None and bool(stopping.stop)
         while not ended and epoch < last_epoch and number < last_step:
-            means, recent, resumed = Means(), Means(), batch > 0
+            resumed = batch > 0
             rows = iter(batches(epoch) if callable(batches) else batches)
             for values in islice(rows, batch, None):
                 ts, metrics = step(ts, values)
@@ -115,7 +125,8 @@ def fit(
                     if number % log_every == 0:
                         _write(log, number, recent.take(), schedule)
                 if save is not None and (interrupts.asked or (save_every and number % save_every == 0)):
-                    save(ts, number, position=(epoch, batch))
+                    at = Position(epoch, batch, done, means.saved(), recent.saved())
+                    save(ts, number, position=at._asdict())
                 if interrupts.asked:
                     raise KeyboardInterrupt(f"interrupted after step {number}, at start=({epoch}, {batch})")
                 if number == steps:
@@ -127,19 +138,26 @@ def fit(
                     f"epoch {epoch} has no batch. A generator is spent after one epoch: pass a list, or a function of "
                     f"the epoch; and a batch size over the size of the data leaves no full batch."
                 )
+            if save is not None:
+                at = Position(epoch, batch, [*done], means.saved(), recent.saved())
             entry = means.take()
             if evaluate is not None:
                 entry |= {name: float(value) for name, value in evaluate(ts).items()}
-            history.append(entry)
+            done.append(entry)
             bar.epoch(entry)
-            _write(log, number, entry, schedule)
+            _write(log, number, {"epoch": epoch + 1, **entry}, schedule)
             if save is not None:
-                save(ts, number, position=(epoch, batch) if number == steps else (epoch + 1, 0), metrics=entry)
+                if number != steps:  # else the run may have ended within the epoch, which is not over then
+                    at = Position(epoch + 1, 0, done, None, at.recent)
+                save(ts, number, position=at._asdict(), metrics=entry)
             moment = Moment(epoch, number, entry, ts)
             answers = [callback(moment) for callback in callbacks]
             ended = any(answer is True for answer in answers)
+            if early_stopping is not None:
+                stopping = early_stopping.follow([entry], stopping)
+                ended = ended or bool(stopping.stop)
             epoch, batch = epoch + 1, 0
-    return ts, history
+    return ts, done
 
 
 def _write(log: Sequence[Log], number: int, metrics: Mapping[str, float], schedule: Schedule | None) -> None:

@@ -4,24 +4,29 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 __all__ = ["Means"]
 
+_NOTHING: Mapping[str, Any] = {"count": 0, "sums": {}}
 _MOST = 256  # values that are held before they are summed up
 
 
 class Means:
     """Adds up what steps return, and gives the means."""
 
-    def __init__(self) -> None:
-        """Begin with no step."""
-        self._begin()
+    def __init__(self, saved: Mapping[str, Any] | None = None) -> None:
+        """Begin with no step, or with what was `saved`."""
+        self._begin(saved or _NOTHING)
 
-    def _begin(self) -> None:
-        self.count = 0
-        self._held: dict[str, list[Any]] = {}
-        self._sums: dict[str, Tensor] = {}
+    def _begin(self, saved: Mapping[str, Any]) -> None:
+        self.count: int = saved["count"]
+        self._held: dict[str, list[Any]] = {name: [] for name in saved["sums"]}
+        self._sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in saved["sums"].items()}
+
+    def saved(self) -> dict[str, Any]:
+        """What was added up so far, fit for JSON. It waits for the device."""
+        self._fold()
+        return {"count": self.count, "sums": {name: value.item() for name, value in self._sums.items()}}
 
     def add(self, metrics: Mapping[str, Any]) -> None:
         """Take the metrics of one more step. Raises `ValueError` where their names are not those of the first."""
@@ -42,12 +47,12 @@ class Means:
         """The means of what was added since the last call, on the host; empty where that was nothing."""
         self._fold()
         means = {name: (value / self.count).item() for name, value in self._sums.items()}
-        self._begin()
+        self._begin(_NOTHING)
         return means
 
     def _fold(self) -> None:
         for name, values in self._held.items():
             if values:
-                total = torch.stack([torch.as_tensor(value).detach() for value in values]).sum(0)
-                self._sums[name] = self._sums[name] + total if name in self._sums else total
+                total = torch.stack([torch.as_tensor(value).detach() for value in values]).double().sum(0)
+                self._sums[name] = self._sums[name].to(total.device) + total if name in self._sums else total
                 values.clear()

@@ -1,7 +1,9 @@
 """When to stop: a value that no longer improves."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
 import torch
@@ -34,6 +36,7 @@ class EarlyStopping:
         patience: how many values without improvement; 1 stops at the first.
         min_delta: how much better than the best a value must be.
         mode: "min" for losses, "max" for accuracies.
+        metric: which of its metrics `fit(early_stopping=...)` looks at, at the end of each epoch.
 
     Raises:
         ValueError: a patience under 1, a negative or infinite `min_delta`, another mode.
@@ -49,6 +52,7 @@ class EarlyStopping:
     patience: int = 10
     min_delta: float = 0.0
     mode: Literal["min", "max"] = "min"
+    metric: str = "loss"
 
     def __post_init__(self) -> None:
         """Check the arguments."""
@@ -89,3 +93,23 @@ class EarlyStopping:
         return StoppingState(
             torch.where(better, value, state.best), best_step, state.seen + 1, state.stop | (waited >= self.patience)
         )
+
+    def follow(self, history: Iterable[Mapping[str, float]], state: StoppingState | None = None) -> StoppingState:
+        """The state after the epochs of a history, as `fit` returns it.
+
+        Raises:
+            ValueError: an epoch has no such metric.
+
+        >>> EarlyStopping(patience=1).follow([{"loss": 1.0}, {"loss": 2.0}]).stop
+        tensor(True)
+        """
+        state = self.init() if state is None else state
+        for entry in history:
+            if self.metric not in entry:
+                near = get_close_matches(self.metric, list(entry), 1, 0.5) or list(entry)[:1]
+                raise ValueError(
+                    f"early stopping looks at {self.metric!r}, and an epoch has {', '.join(entry)}: write "
+                    f"EarlyStopping(metric={near[0] if near else 'loss'!r})."
+                )
+            state = self(state, entry[self.metric])
+        return state

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from funcnet import data, fit, make_step, optim, random, tree
-from funcnet.train import CSVLog, JSONLinesLog, NonFiniteError
+from funcnet.train import CSVLog, EarlyStopping, JSONLinesLog, NonFiniteError
 
 OPTIMIZER = optim.adam(0.05)
 KEY = random.key(4)
@@ -41,7 +41,7 @@ class Saves:
 
     def __call__(self, ts, step, *, position, metrics=None):
         assert int(ts.step) == step
-        self.calls.append((tree.map(torch.clone, ts), step, position, metrics))
+        self.calls.append((tree.map(torch.clone, ts), step, json.loads(json.dumps(position)), metrics))
 
 
 def same(a, b):
@@ -53,12 +53,12 @@ def test_a_run_goes_on_from_any_save_to_the_same_bits():
     whole, history = fit(STEP, start(), batches, epochs=3, save=saves, save_every=4, progress=False)
     steps = [step for _, step, _, _ in saves.calls]
     assert steps == [4, 6, 8, 12, 12, 16, 18]
-    assert [p for _, _, p, _ in saves.calls] == [(0, 4), (1, 0), (1, 2), (1, 6), (2, 0), (2, 4), (3, 0)]
+    places = [(position["epoch"], position["batch"]) for _, _, position, _ in saves.calls]
+    assert places == [(0, 4), (1, 0), (1, 2), (1, 6), (2, 0), (2, 4), (3, 0)]
     for ts, _, position, _ in saves.calls:
         end, rest = fit(STEP, tree.map(torch.clone, ts), batches, epochs=3, start=position, progress=False)
         assert same(end, whole)
-        if position[1] == 0:
-            assert rest == history[position[0] :]
+        assert rest == history
     assert [m and m["loss"] for _, _, _, m in saves.calls if m] == [entry["loss"] for entry in history]
 
 
@@ -67,9 +67,14 @@ def test_a_run_may_be_counted_in_steps():
     a, history = fit(STEP, start(), batches, steps=8, save=saves, progress=False)
     assert int(a.step) == 8
     assert len(history) == 2
-    assert saves.calls[-1][2] == (1, 2)
-    b, _ = fit(STEP, a, batches, steps=18, start=(1, 2), progress=False)
-    assert same(b, fit(STEP, start(), batches, epochs=3, progress=False)[0])
+    position = saves.calls[-1][2]
+    assert (position["epoch"], position["batch"], len(position["history"])) == (1, 2, 1)
+    whole, history = fit(STEP, start(), batches, epochs=3, progress=False)
+    for at in (position, (1, 2)):
+        b, rest = fit(STEP, a, batches, steps=18, start=at, progress=False)
+        assert same(b, whole)
+        assert rest[-1] == history[-1]
+    assert len(rest) == 2  # two plain numbers have no history
     with pytest.raises(ValueError, match=r"epochs=1 or after steps=2: give one"):
         fit(STEP, start(), batches, epochs=1, steps=2)
 
@@ -84,7 +89,49 @@ def test_logs_have_a_row_an_epoch_and_means_within(tmp_path):
     assert [row["lr"] for row in rows] == [0.5 / row["step"] for row in rows]
     assert rows[0]["loss"] + rows[1]["loss"] == pytest.approx(2 * rows[2]["loss"])
     assert [rows[2]["loss"], rows[5]["loss"]] == [entry["loss"] for entry in history]
-    assert (tmp_path / "log.csv").read_text().splitlines()[0] == "step,loss,largest,lr"
+    assert (tmp_path / "log.csv").read_text().splitlines()[0] == "step,loss,largest,lr,epoch"
+    assert [row.get("epoch") for row in rows] == [None, None, 1, None, None, 2]
+
+
+def test_logs_go_on_as_if_nothing_had_happened(tmp_path):
+    def logged(path, **options):
+        log = JSONLinesLog(path)
+        fit(STEP, log=[log], log_every=5, progress=False, **options)
+        return path.read_text()
+
+    saves = Saves()
+    whole = logged(tmp_path / "whole", ts=start(), batches=batches, epochs=3, save=saves, save_every=4)
+    for number, (ts, _, position, _) in enumerate(saves.calls[:-1]):
+        again = tmp_path / str(number)
+        again.write_text(whole)
+        assert logged(again, ts=ts, batches=batches, epochs=3, start=position) == whole
+
+
+@pytest.mark.parametrize(
+    "place", [(-1, 0), (0, 1.0), (0, True), (1, 2, (), None, None, 0), {"epoch": 1, "batches": 2}, 3]
+)
+def test_what_is_no_position_is_refused(place):
+    with pytest.raises(ValueError, match=r"start=.* is no position: give the epoch and how many"):
+        fit(STEP, start(), batches, start=place)
+
+
+def test_early_stopping_ends_a_run_where_it_would_have_ended_uninterrupted():
+    rising = {"rise": iter(range(100))}
+    stop = EarlyStopping(patience=2, metric="rise")
+    saves = Saves()
+    _, history = fit(
+        STEP, start(), batches, epochs=9, evaluate=lambda ts: {"rise": next(rising["rise"])}, early_stopping=stop,
+        save=saves, progress=False,
+    )  # fmt: skip
+    assert [entry["rise"] for entry in history] == [0, 1, 2]
+    for ts, _, position, _ in saves.calls:
+        _, rest = fit(
+            STEP, ts, batches, epochs=9, evaluate=lambda ts: {"rise": 7}, early_stopping=stop, start=position,
+            progress=False,
+        )  # fmt: skip
+        assert len(rest) == 3
+    with pytest.raises(ValueError, match=r"looks at 'lose', and an epoch has loss, largest: .*metric='loss'"):
+        fit(STEP, start(), batches, early_stopping=EarlyStopping(metric="lose"), progress=False)
 
 
 def test_callbacks_are_told_of_epochs_and_may_end_the_run():
@@ -145,7 +192,7 @@ def test_ctrl_c_ends_the_step_and_saves():
         fit(interrupting, start(), batches, epochs=3, save=saves, progress=False)
     assert signal.getsignal(signal.SIGINT) is before
     ts, step, position, _ = saves.calls[-1]
-    assert (step, position) == (8, (1, 2))
+    assert (step, position["epoch"], position["batch"]) == (8, 1, 2)
     end, _ = fit(STEP, ts, batches, epochs=3, start=position, progress=False)
     assert same(end, fit(STEP, start(), batches, epochs=3, progress=False)[0])
 

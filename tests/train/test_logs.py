@@ -37,7 +37,7 @@ def test_a_run_that_goes_on_reads_as_one_that_never_stopped(tmp_path_factory, ro
             first.write(step, row)
         first.close()
         second = kind(path)
-        second.resume(back)
+        second.resume(back, 0)
         for step, row in enumerate(rows[back:], start=back + 1):
             second.write(step, row)
         second.close()
@@ -57,7 +57,7 @@ def test_a_line_cut_short_is_left_out(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     log = JSONLinesLog(path)
-    log.resume(5)
+    log.resume(5, 0)
     log.write(6, {"loss": 1.0})
     log.close()
     assert [row["step"] for row in lines(path)] == [1, 6]

@@ -9,7 +9,7 @@ import torch
 
 from funcnet import tree
 from funcnet.bench.subject import Running, Way, bytes_of
-from funcnet.bench.ways.job import LEARNING_RATE, Job
+from funcnet.bench.ways.job import Job
 from funcnet.bench.workloads import in_jax
 
 __all__ = ["finished", "inference", "missing", "training"]
@@ -42,7 +42,7 @@ def _trained(job: Job) -> Running:
     import optax
 
     net, loss, params, state, inputs, target = _prepared(job)
-    optimizer = optax.adam(LEARNING_RATE)
+    optimizer = optax.adam(job.workload.rate)
 
     def step(params: Any, state: Any, opt_state: Any) -> Any:
         def total(params: Any) -> Any:

@@ -13,9 +13,7 @@ from funcnet import random, tree
 from funcnet.bench.workloads import Workload
 from funcnet.model import Model, Params, State
 
-__all__ = ["LEARNING_RATE", "Job"]
-
-LEARNING_RATE = 1e-4  # small, so that no loss reaches zero, where denormals slow every way at random
+__all__ = ["Job"]
 
 
 @dataclass(frozen=True)

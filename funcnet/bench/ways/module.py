@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from funcnet.bench.subject import Running, Way, bytes_of
-from funcnet.bench.ways.job import LEARNING_RATE, Job
+from funcnet.bench.ways.job import Job
 
 __all__ = ["inference", "training"]
 
@@ -39,7 +39,7 @@ def _trained(
 ) -> Running:
     module = job.model.bind(*job.start()).train()
     # A learning rate in a tensor, since the compiled optimizer would compile again for another number.
-    rate = torch.tensor(LEARNING_RATE, device=job.device) if compiled else LEARNING_RATE
+    rate = torch.tensor(job.workload.rate, device=job.device) if compiled else job.workload.rate
     optimizer = torch.optim.Adam(module.parameters(), lr=rate, **options)
     forward = torch.compile(module, mode=mode) if compile_module else module
     update = torch.compile(optimizer.step) if compiled else optimizer.step

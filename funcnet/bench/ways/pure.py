@@ -7,7 +7,7 @@ from torch import Tensor
 
 from funcnet import optim, random
 from funcnet.bench.subject import Running, Way, bytes_of
-from funcnet.bench.ways.job import LEARNING_RATE, Job
+from funcnet.bench.ways.job import Job
 from funcnet.jit import jit
 from funcnet.train import TrainState, make_step
 
@@ -43,7 +43,7 @@ def _trained(job: Job, *, compiled: bool = False, donate: bool = False, mode: st
             output, state = job.model.apply(params, state, *inputs, train=True)
             return job.workload.loss(output, target), (state, {})
 
-    optimizer = optim.adam(LEARNING_RATE)
+    optimizer = optim.adam(job.workload.rate)
     step: Any = make_step(loss, optimizer, donate=donate and not compiled)
     if compiled:
         step = jit(step, donate=0 if donate else (), mode=mode)

@@ -7,7 +7,7 @@ from torch.func import functional_call
 
 from funcnet.bench.subject import Running, Way, bytes_of
 from funcnet.bench.ways.in_jax import missing
-from funcnet.bench.ways.job import LEARNING_RATE, Job
+from funcnet.bench.ways.job import Job
 
 __all__ = ["training"]
 
@@ -22,7 +22,7 @@ def _trained(job: Job) -> Running:
 
     params, buffers = job.start()
     module = job.model.bind(params, buffers).train()
-    optimizer: Any = torchopt.adam(LEARNING_RATE)
+    optimizer: Any = torchopt.adam(job.workload.rate)
     params = {name: p.requires_grad_() for name, p in params.items()}
     state = optimizer.init(params)
 

@@ -42,6 +42,8 @@ class Workload:
     """The same loss in jax: a function of `in_jax.layers`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """The sizes, as they are printed; the function that `jax` names is called with them."""
+    rate: float = 1e-4
+    """The learning rate; small, so that no loss reaches zero, where denormals slow every way at random."""
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,61 @@
+"""The curves of a run as a picture."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_curves"]
+
+_SIDES = ("train", "val", "valid", "validation", "test", "eval")
+
+
+def draw_curves(rows: Sequence[Mapping[str, float]]) -> "Figure":
+    """Draw metrics over a run, as matplotlib's Figure: `draw_curves(history).savefig("curves.png")`.
+
+    Each metric has one panel, where `loss` and `test_loss`, or `accuracy` and `test_accuracy`, lie together.
+    Points that are not finite are left out.
+
+    Args:
+        rows: the history that `fit` returns, or the rows of a log, which have a `step`. A metric may lack in some.
+
+    Raises:
+        ValueError: there is no metric.
+        ModuleNotFoundError: matplotlib is not installed.
+
+    >>> figure = draw_curves([{"loss": 2.0, "test_loss": 2.1}, {"loss": 1.0, "test_loss": 1.2}])
+    >>> [axes.get_ylabel() for axes in figure.axes]
+    ['loss']
+    """
+    from matplotlib.figure import Figure
+
+    over = "step" if rows and all("step" in row for row in rows) else "epoch"
+    lines: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for number, row in enumerate(rows, start=1):
+        for name, value in row.items():
+            if name not in ("step", "epoch"):
+                points = lines.setdefault(_metric(name), {}).setdefault(name, [])
+                if math.isfinite(value):
+                    points.append((row.get(over, number), value))
+    if not lines:
+        raise ValueError("there are no curves to draw: no row has a metric.")
+    columns = min(len(lines), 3)
+    figure = Figure((4.6 * columns, 3.4 * -(-len(lines) // columns)), layout="constrained")
+    panels = figure.subplots(-(-len(lines) // columns), columns, squeeze=False).ravel()
+    for axes, (metric, named) in zip(panels, lines.items(), strict=False):
+        for name, points in named.items():
+            axes.plot(*zip(*points, strict=True) if points else ((), ()), ".-" if len(points) < 30 else "-", label=name)
+        axes.set(xlabel=over, ylabel=metric)
+        if len(named) > 1:
+            axes.legend()
+    for axes in panels[len(lines) :]:
+        axes.remove()
+    return figure
+
+
+def _metric(name: str) -> str:
+    """The metric, whichever rows it is taken over."""
+    side, _, rest = name.partition("_")
+    return rest if side in _SIDES and rest else name
