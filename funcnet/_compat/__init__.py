@@ -75,3 +75,7 @@ from funcnet._compat.recurrence import lstm_workspace as lstm_workspace
 from funcnet._compat.trees import register_dataclass as register_dataclass
 from funcnet._compat.trees import tree_children as tree_children
 from funcnet._compat.trees import tree_node as tree_node
+from funcnet._compat.watching import Watch as Watch
+from funcnet._compat.watching import backward_node as backward_node
+from funcnet._compat.watching import sequence as sequence
+from funcnet._compat.watching import watching as watching

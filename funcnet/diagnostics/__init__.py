@@ -1,5 +1,13 @@
 """What goes wrong in training, and why: learning rates, gradients, time, memory, values that are not finite."""
 
+from funcnet.diagnostics.anomaly import AnomalyError as AnomalyError
+from funcnet.diagnostics.anomaly import anomaly as anomaly
+from funcnet.diagnostics.flow import Flow as Flow
+from funcnet.diagnostics.flow import FlowNumbers as FlowNumbers
+from funcnet.diagnostics.flow import FlowRow as FlowRow
+from funcnet.diagnostics.flow import draw_flow as draw_flow
+from funcnet.diagnostics.flow import flow_numbers as flow_numbers
+from funcnet.diagnostics.flow import gradient_flow as gradient_flow
 from funcnet.diagnostics.rates import RateSweep as RateSweep
 from funcnet.diagnostics.rates import draw_rates as draw_rates
 from funcnet.diagnostics.rates import find_rate as find_rate
