@@ -161,20 +161,20 @@ def gradient_flow(loss: Loss, params: Params, state: State, batch: Any, key: Ten
     Raises:
         ValueError: there are no parameters.
 
-    >>> from funcnet import Model, random
-    >>> deep = Model(torch.nn.Sequential, *(torch.nn.Linear(1, 1) for _ in range(2)))
-    >>> params = {"0.weight": 1e4 * torch.ones(1, 1), "0.bias": torch.zeros(1)}
-    >>> params |= {"1.weight": 1e-4 * torch.ones(1, 1), "1.bias": torch.zeros(1)}
+    >>> from funcnet import random
     >>> def loss(params, state, batch, key):
-    ...     return deep(params, state, batch).mean(), (state, {})
-    >>> print(gradient_flow(loss, params, {}, torch.ones(2, 1), random.key(0)))
-    parameter  shape  gradient     mean      max  of param  zeros  not finite  verdict
-    0.weight   1,1     1.0e-04  1.0e-04  1.0e-04   1.0e-08     0%              vanishing
-    0.bias     1       1.0e-04  1.0e-04  1.0e-04       inf     0%              vanishing
-    1.weight   1,1     1.0e+04  1.0e+04  1.0e+04   1.0e+08     0%
-    1.bias     1       1.0e+00  1.0e+00  1.0e+00       inf     0%
+    ...     for name in ("a", "b", "c", "d"):
+    ...         batch = batch * params[name]
+    ...     return batch.sum(), (state, {})
+    >>> params = {name: torch.tensor(value) for name, value in zip("dcba", (1e-1, 1e-1, 1e-1, 1e4))}
+    >>> print(gradient_flow(loss, params, {}, torch.ones(2), random.key(0)))
+    parameter  shape   gradient     mean      max  of param  zeros  not finite  verdict
+    a          scalar   2.0e-03  2.0e-03  2.0e-03   2.0e-07     0%              vanishing
+    b          scalar   2.0e+02  2.0e+02  2.0e+02   2.0e+03     0%
+    c          scalar   2.0e+02  2.0e+02  2.0e+02   2.0e+03     0%
+    d          scalar   2.0e+02  2.0e+02  2.0e+02   2.0e+03     0%
     <BLANKLINE>
-    loss 1; of 4 leaves 2 vanishing
+    loss 20; of 4 leaves 1 vanishing
     """
     named = tree.leaves_with_path(params)
     if not named:

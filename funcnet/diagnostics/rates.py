@@ -101,7 +101,7 @@ def find_rate(
     >>> def loss(params, state, batch, key):
     ...     return 0.5 * (params["mean"] - batch).square().sum(), (state, {})
     >>> sweep = find_rate(loss, optim.sgd, {"mean": torch.zeros(1)}, {}, random.key(0), [torch.ones(1)], low=1e-3)
-    >>> 0.1 < sweep.suggestion < 2.0
+    >>> 0.01 < sweep.suggestion < 2.0
     True
     """
     _check(optimizer, low, high, steps, smoothing, explosion)

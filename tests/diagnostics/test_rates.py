@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from funcnet import Model, jit, optim, random, tree
 from funcnet.diagnostics import draw_rates, find_rate, try_rates
@@ -28,7 +29,7 @@ ZERO = [torch.zeros(3)]
 
 def regression():
     """A small net on rows that a linear map made, with dropout."""
-    net = Model(torch.nn.Sequential, torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Dropout(0.2))
+    net = Model(lambda: nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.2)))
     keys = random.split(KEY, 3)
     params, state = net.init(keys[0])
     batches = list(random.normal(keys[1], (4, 16, 3)))
