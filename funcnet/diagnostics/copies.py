@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from funcnet import tree
@@ -14,6 +13,7 @@ __all__ = ["Repeated", "copied"]
 def copied(value: Any) -> Any:
     """The same tree with copies of its tensors.
 
+    >>> import torch
     >>> copied({"w": torch.ones(1), "name": "a"})
     {'w': tensor([1.]), 'name': 'a'}
     """

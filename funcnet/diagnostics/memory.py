@@ -105,7 +105,7 @@ def memory_report(step: Callable[[Any, Any], Any], ts: Any, batch: Any) -> Memor
     step(*copied((ts, batch)))
     own = copied((ts, batch))
     host = all(leaf.device.type == "cpu" for leaf in tree.leaves(own) if isinstance(leaf, Tensor))
-    held = _held(*own)
+    held = _held(ts, batch)
     gc.collect()
     results: list[Any] = []
     # Results outlive the recording: what is freed is not theirs.

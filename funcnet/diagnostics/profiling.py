@@ -77,9 +77,9 @@ class Profile(Printed):
             table.add_row(*map(Text, (one.name, *cells, scaled(one.flops))))
         yield table
         yield ""
-        low, high = _spread(self.seconds)
+        low, high = (1e3 * end for end in _spread(self.seconds))
         yield Text(
-            f"a step takes {1e3 * self.median:.3f} ms ({1e3 * low:.3f} to {1e3 * high:.3f} in {len(self.seconds)}), and "
+            f"a step takes {1e3 * self.median:.3f} ms ({low:.3f} to {high:.3f} in {len(self.seconds)}), and "
             f"{1e3 * self.profiled:.3f} ms profiled, {self.outside:.1%} of that outside of operations"
         )
 
