@@ -68,7 +68,7 @@ def find_rate(
     $s_i = \sum_{j \le i} \beta^{i - j} l_j / \sum_{j \le i} \beta^{i - j}$, as in fastai. It suggests the rate at
     which the smoothed loss falls most from one rate to the next, of those before its minimum; the first tenth of the
     steps is left out, where the mean is over few losses. There is no suggestion where the whole fall is no more than
-    the standard deviation of the losses in that first tenth.
+    the noise there: the standard deviation of the differences between neighbours, over the root of two.
 
     One program serves all rates, as the rate is a schedule of the step count. Nothing given is changed.
 
@@ -134,8 +134,8 @@ def find_rate(
             break
     rates = low * torch.exp(growth * torch.arange(len(losses), dtype=torch.float64))
     found, reason = _suggest(rates, torch.tensor(losses, dtype=torch.float64), smoothed, steps)
-    values = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses, smoothed))
-    return RateSweep(rates, *values, found, f"{reason}; {end}.")
+    raw, means = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses, smoothed))
+    return RateSweep(rates, raw, means, found, f"{reason}; {end}.")
 
 
 def try_rates(
@@ -262,7 +262,8 @@ def _suggest(rates: Tensor, losses: Tensor, means: Sequence[float], steps: int) 
         return None, f"{len(means)} finite losses are too few to tell: start at a lower rate"
     smoothed = torch.tensor(means, dtype=torch.float64)
     lowest = first + int(smoothed[first:].argmin())
-    fall, noise = float(smoothed[first] - smoothed[lowest]), float(losses[:first].std())
+    # Differences, since a loss that falls from the very first is not noise.
+    fall, noise = float(smoothed[first] - smoothed[lowest]), float(losses[:first].diff().std()) / math.sqrt(2)
     if fall <= noise:
         return None, f"the loss falls by {max(fall, 0.0):.2g}, which is within its noise of {noise:.2g}"
     # Rates are evenly spaced in their logarithm, so that the steepest slope is the greatest difference.

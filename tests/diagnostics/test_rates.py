@@ -90,7 +90,7 @@ def test_one_program_serves_all_rates_and_may_donate():
         find_rate(loss, optim.adamw, params, state, key, lambda epoch: batches, steps=20, compile=c)
         for c in (None, compiled)
     )
-    torch.testing.assert_close(other.losses, plain.losses)
+    torch.testing.assert_close(other.losses, plain.losses, rtol=1e-5, atol=1e-6)
     assert made[0].compiles == 1
     find_rate(loss, optim.adamw, params, state, key, batches, steps=20)  # nothing was consumed
 
