@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +16,7 @@ from funcnet.train import TrainState, make_step
 from funcnet.train.step import Loss
 from funcnet.transforms import vmap
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["RateSweep", "draw_rates", "find_rate", "try_rates"]
+__all__ = ["RateSweep", "find_rate", "try_rates"]
 
 Optimizer = Callable[..., GradientTransformation]
 Batches = Callable[[int], Iterable[Any]] | Iterable[Any]
@@ -202,57 +199,6 @@ def try_rates(
 
     found: Tensor = vmap(run)(rates)
     return found
-
-
-def draw_rates(sweep: RateSweep | Tensor | Sequence[float], losses: Tensor | None = None) -> "Figure":
-    """Draw a sweep, or what `try_rates` found, as matplotlib's Figure: `draw_rates(sweep).savefig("rates.png")`.
-
-    Args:
-        sweep: what `find_rate` returned: the losses, the smoothed losses and the suggestion over the rate. Or the
-            rates that `try_rates` was given.
-        losses: what `try_rates` returned, `(n, steps)`: the loss over the rate, after a quarter, a half and all steps.
-
-    Raises:
-        TypeError: rates without losses, or a sweep with other losses.
-        ValueError: as many rates as rows of losses are needed.
-        ModuleNotFoundError: matplotlib is not installed.
-
-    >>> figure = draw_rates([0.5, 3.0], torch.tensor([[0.5, 0.125], [0.5, 2.0]]))
-    >>> figure.axes[0].get_xscale(), [line.get_ydata().tolist() for line in figure.axes[0].lines]
-    ('log', [[0.5, 0.5], [0.125, 2.0]])
-    """
-    from matplotlib.figure import Figure
-
-    if isinstance(sweep, RateSweep) != (losses is None):
-        raise TypeError("draw_rates takes draw_rates(sweep) of find_rate, or draw_rates(rates, losses) of try_rates.")
-    figure = Figure((6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
-    if isinstance(sweep, RateSweep):
-        axes.plot(sweep.rates, sweep.losses, color="0.75", label="loss")
-        axes.plot(sweep.rates, sweep.smoothed, label="smoothed")
-        if len(sweep.smoothed):  # an explosion would press all that matters into a line
-            lowest, first = float(sweep.smoothed.min()), float(sweep.smoothed[0])
-            spread = max(first - lowest, 0.1 * abs(first))
-            axes.set_ylim(lowest - 0.2 * spread, max(first, lowest) + 0.6 * spread)
-        if sweep.suggestion is not None:
-            axes.axvline(sweep.suggestion, color="C1", linestyle="--", label=f"suggestion {sweep.suggestion:.2g}")
-    else:
-        assert losses is not None  # checked above
-        rates = torch.as_tensor(sweep).detach().cpu()
-        if losses.ndim != 2 or len(losses) != len(rates):
-            raise ValueError(f"{len(rates)} rates and losses of shape {tuple(losses.shape)}: it takes (n, steps).")
-        order = rates.argsort()
-        number = losses.shape[1]
-        for done in sorted({-(-number // 4), -(-number // 2), number}):
-            values = losses[:, done - 1].detach().cpu()[order]
-            axes.plot(rates[order], torch.where(values.isfinite(), values, math.nan), ".-", label=f"step {done}")
-        highest = float(losses[:, 0].detach().max())
-        shown = losses[losses.isfinite()]
-        if len(shown) and math.isfinite(highest):
-            axes.set_ylim(top=min(float(shown.max()), 2 * highest) * 1.05 if highest > 0 else None)
-    axes.legend()
-    return figure
 
 
 def _suggest(rates: Tensor, losses: Tensor, means: Sequence[float], steps: int) -> tuple[float | None, str]:
