@@ -10,6 +10,7 @@ from torch import Tensor
 from funcnet.diagnostics.rates import RateSweep
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["draw_rates"]
@@ -42,10 +43,7 @@ def draw_rates(sweep: RateSweep | Tensor | Sequence[float], losses: Tensor | Non
     if isinstance(sweep, RateSweep):
         axes.plot(sweep.rates, sweep.losses, color="0.75", label="loss")
         axes.plot(sweep.rates, sweep.smoothed, label="smoothed")
-        if len(sweep.losses):  # an explosion would press all that matters into a line
-            lowest, first = float(sweep.losses.min()), float(sweep.losses[0])
-            spread = max(first - lowest, 0.1 * abs(first), 1e-30)
-            axes.set_ylim(lowest - 0.1 * spread, first + 0.6 * spread)
+        _limit(axes, sweep.losses, sweep.losses[:1])
         if sweep.suggestion is not None:
             axes.axvline(sweep.suggestion, color="C1", linestyle="--", label=f"suggestion {sweep.suggestion:.2g}")
     else:
@@ -54,15 +52,20 @@ def draw_rates(sweep: RateSweep | Tensor | Sequence[float], losses: Tensor | Non
         if losses.ndim != 2 or len(losses) != len(rates):
             raise ValueError(f"{len(rates)} rates and losses of shape {tuple(losses.shape)}: it takes (n, steps).")
         order = rates.argsort()
-        number, drawn = losses.shape[1], [losses[:, 0].detach().cpu()]
+        number, drawn = losses.shape[1], list[Tensor]()
         for done in sorted({-(-number // 4), -(-number // 2), number}):
             values = losses[:, done - 1].detach().cpu()[order]
             drawn.append(torch.where(values.isfinite(), values, math.nan))
             axes.plot(rates[order], drawn[-1], ".-", label=f"step {done}")
-        shown = torch.cat(drawn)
-        if len(shown := shown[shown.isfinite()]):  # likewise
-            lowest, first = float(shown.min()), float(losses[:, 0].detach().min())
-            spread = max(first - lowest, 0.1 * abs(first), 1e-30)
-            axes.set_ylim(lowest - 0.1 * spread, min(float(shown.max()), first + spread) + 0.1 * spread)
+        _limit(axes, torch.cat(drawn), losses[:, 0].detach().cpu())
     axes.legend()
     return figure
+
+
+def _limit(axes: "Axes", drawn: Tensor, first: Tensor) -> None:
+    """Show what is drawn up to a little above the first losses: an explosion would press the rest into a line."""
+    drawn, first = drawn[drawn.isfinite()], first[first.isfinite()]
+    if len(drawn) and len(first):
+        lowest, start = float(drawn.min()), float(first.max())
+        spread = max(start - lowest, 0.1 * abs(start), 1e-30)
+        axes.set_ylim(lowest - 0.1 * spread, min(float(drawn.max()), start + 0.5 * spread) + 0.1 * spread)
