@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import count, islice
+from itertools import count, islice, pairwise
+from statistics import stdev
 from typing import Any, NamedTuple
 
 import torch
@@ -83,7 +84,8 @@ def find_rate(
         steps: how many rates.
         smoothing: $\beta$, from 0 (no smoothing) to below 1.
         explosion: the sweep ends where the smoothed loss lies above its minimum by so many times the size of that
-            minimum, or of the fall to it if that is greater; and where a loss is not finite.
+            minimum, of the fall to it, or of the noise, if that is greater. Not in the first tenth of the steps, unless
+            a loss is not finite, which ends it anywhere.
         compile: what the step is compiled with, such as `jit`.
         **options: further arguments of `make_step`.
 
@@ -125,8 +127,10 @@ def find_rate(
         total, weight = smoothing * total + value, smoothing * weight + 1
         losses.append(value)
         smoothed.append(total / weight)
-        best = min(smoothed)
-        if smoothed[-1] > best + explosion * max(abs(best), smoothed[0] - best):
+        best, first = min(smoothed), _first(steps)
+        if i < first:
+            continue
+        if smoothed[-1] > best + explosion * max(abs(best), smoothed[0] - best, _noise(losses[:first])):
             end = f"the loss explodes at {rate:.2g}"
             break
     rates = low * torch.exp(growth * torch.arange(len(losses), dtype=torch.float64))
@@ -203,18 +207,27 @@ def try_rates(
 
 def _suggest(rates: Tensor, losses: Tensor, means: Sequence[float], steps: int) -> tuple[float | None, str]:
     """The rate of the steepest descent, and what it is; None, and why."""
-    first = max(steps // 10, 3)
+    first = _first(steps)
     if len(means) < first + 2:
         return None, f"{len(means)} finite losses are too few to tell: start at a lower rate"
     smoothed = torch.tensor(means, dtype=torch.float64)
     lowest = first + int(smoothed[first:].argmin())
-    # Differences, since a loss that falls from the very first is not noise.
-    fall, noise = float(smoothed[first] - smoothed[lowest]), float(losses[:first].diff().std()) / math.sqrt(2)
+    fall, noise = float(smoothed[first] - smoothed[lowest]), _noise(losses[:first].tolist())
     if fall <= noise:
         return None, f"the loss falls by {max(fall, 0.0):.2g}, which is within its noise of {noise:.2g}"
     # Rates are evenly spaced in their logarithm, so that the steepest slope is the greatest difference.
     steepest = first + int(smoothed[first : lowest + 1].diff().argmin())
     return float(rates[steepest]), f"the smoothed loss falls steepest there, and is least at {rates[lowest]:.2g}"
+
+
+def _first(steps: int) -> int:
+    """How many losses there have to be before any is judged."""
+    return max(steps // 10, 3)
+
+
+def _noise(losses: Sequence[float]) -> float:
+    """The standard deviation of losses around their course: by differences, since a steady fall is no noise."""
+    return stdev(after - before for before, after in pairwise(losses)) / math.sqrt(2)
 
 
 def _again(batches: Batches) -> Iterator[Any]:

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -32,6 +32,7 @@ def problem(rows, sizes, optimizer, **options):
     return step, step.init(params, state, KEY), random.normal(KEY, (rows, sizes[0]))
 
 
+@settings(max_examples=8)  # a recording takes a while to start
 @given(rows=st.integers(1, 300), sizes=st.lists(st.integers(1, 300), min_size=2, max_size=4))
 def test_an_mlp_is_its_formula(rows, sizes):
     step, ts, batch = problem(rows, sizes, optim.adam(1e-3))

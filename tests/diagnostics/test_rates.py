@@ -125,6 +125,18 @@ def test_where_the_loss_does_not_fall_there_is_no_suggestion():
     assert sweep.note == "0 finite losses are too few to tell: start at a lower rate; the loss is nan at 1e-06."
 
 
+def test_noise_around_zero_is_no_explosion():
+    keys = random.split(KEY, 100)
+    heavy = [0.01 * random.exponential(k, ()) ** 3 for k in keys]
+
+    def loss(params, state, batch, key):
+        return params["w"].square().sum() * 0 + batch, (state, {})
+
+    sweep = find_rate(loss, optim.sgd, START, {}, KEY, heavy)
+    assert len(sweep.losses) == 100
+    assert "it reached 10" in sweep.note
+
+
 def test_a_negative_loss_is_swept_like_another():
     def shifted(params, state, batch, key):
         value, aux = quadratic(1.0)(params, state, batch, key)
