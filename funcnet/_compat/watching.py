@@ -20,7 +20,7 @@ _watches = _Watches()
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's modes are untyped
     """A dispatch mode that hands every operation, below all transforms, to who runs it and looks at what it does.
 
-    Tensors have values under it, so that it is no tracing. Checked on 2.11.0 and 2.15.0; public since 2.0, but for its module.
+    Tensors have values under it, so that it is no tracing. Checked on 2.11.0 and 2.15.0; public but for its module.
     """
 
     def __init__(self, run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> None:
