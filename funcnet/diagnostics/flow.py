@@ -116,8 +116,8 @@ class Flow(Printed):
             table.add_row(*map(Text, (row.path, shape, *numbers, *counts, row.verdict)), style=style)
         yield table
         yield ""
-        counts = Counter(row.verdict for row in self.rows if row.verdict)
-        found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "none is amiss"
+        wrong = Counter(row.verdict for row in self.rows if row.verdict)
+        found = ", ".join(f"{count} {verdict}" for verdict, count in wrong.items()) or "none is amiss"
         yield Text(f"loss {self.loss:.4g}; of {len(self.rows)} leaves {found}")
 
 
