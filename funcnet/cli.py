@@ -1,4 +1,4 @@
-"""The command line: `funcnet demo`, `funcnet summary`, `funcnet check`, `funcnet bench`."""
+"""The command line: `funcnet train` and what goes with it, `demo`, `summary`, `check` and `bench`."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from typing import cast
 
 from funcnet.bench import shell as bench
 from funcnet.counts import shell as summary
+from funcnet.runs import shell as runs
 from funcnet.testing import shell as check
 
 __all__ = ["main"]
@@ -36,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="funcnet", description="Purely functional PyTorch.")
     parser.add_argument("--version", action="version", version=f"funcnet {version('funcnet')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=runs.Parser)
+    runs.add_parsers(commands)
     demo = commands.add_parser(
         "demo",
         help="train two classifiers of handwritten digits and compare the speed of their steps",
