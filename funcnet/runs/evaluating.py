@@ -103,8 +103,8 @@ def show(result: dict[str, Any], console: Console) -> None:
         return
     classes, confusion = list(result["classes"]), result["confusion"]
     wide = len(classes) <= _WIDEST
-    table = Table(title="rows: the true class, columns: the predicted one" if wide else None)
-    table.add_column("class")
+    table = Table()
+    table.add_column("true class")
     table.add_column("accuracy", justify="right")
     for name in classes if wide else ():
         table.add_column(name, justify="right")
@@ -114,6 +114,8 @@ def show(result: dict[str, Any], console: Console) -> None:
         ]
         share = "" if isinstance(accuracy, str) else f"{accuracy:.1%}"
         table.add_row(name, share, *(cells if wide else ()))
+    if wide:
+        console.print("how many of each true class (rows) were taken for which class (columns):")
     console.print(table)
 
 

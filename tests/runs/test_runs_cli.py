@@ -161,7 +161,7 @@ def test_pictures_are_told_apart(photos, tmp_path, capsys):
     assert found["classes"] == {"blue": 1.0, "red": 1.0}
     assert found["confusion"] == [[20, 0], [0, 20]]
     status, out, _ = run(capsys, "evaluate", tmp_path / "a", "--data", f"folder:{photos}")
-    assert "rows: the true class" in out
+    assert "of each true class (rows)" in out
     (tmp_path / "broken.png").write_bytes(b"no picture")
     status, _, err = run(capsys, "predict", tmp_path / "a", tmp_path / "broken.png")
     assert status == 2
