@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="funcnet", description="Purely functional PyTorch.")
+    parser = runs.Parser(prog="funcnet", description="Purely functional PyTorch.")
     parser.add_argument("--version", action="version", version=f"funcnet {version('funcnet')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command", parser_class=runs.Parser)
     runs.add_parsers(commands)

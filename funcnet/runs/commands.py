@@ -46,6 +46,8 @@ _NAMES = {
     'make_step(..., metrics=["grad_norms"])': "--metrics grad_norms",
     "clip (clip=1.0)": "clip (--clip 1)",
     "skip_nonfinite=True, and check_finite=False here": "--skip-nonfinite",
+    ", and see tree.paths(params) for the names": "",
+    "split found no name": "no name",
     "give a size to resize to": "give a size to resize to with --size",
 }
 

@@ -133,16 +133,14 @@ def resolved(values: Mapping[str, Any], where: str) -> Config:
 
     >>> resolved({"data": "digits", "model": "linear", "epoch": 3}, "a.toml")
     Traceback (most recent call last):
-    funcnet.runs.RunError: a.toml: there is no setting 'epoch'; near names: epochs.
+    funcnet.runs.RunError: a.toml: 'epoch' is no setting; near names: epochs.
     """
     try:
         for name in values:
             known(name, list(_KINDS), "setting")
         for name, example in (("data", "mnist"), ("model", "mlp:512-256")):
             if name not in values:
-                raise RunError(
-                    f"there is no {name}: name one, with --{name} {example} or {name} = {example!r} in a file."
-                )
+                raise RunError(f"there is no {name}: write --{name} {example}, or {name} = {example!r} in a file.")
         return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except RunError as error:
         raise RunError(f"{where}: {error}" if where else str(error)) from None

@@ -21,13 +21,13 @@ def known(name: str, names: list[str], what: str) -> str:
 
     >>> known("adma", ["adam", "sgd"], "optimizer")
     Traceback (most recent call last):
-    funcnet.runs.RunError: there is no optimizer 'adma'; near names: adam.
+    funcnet.runs.RunError: 'adma' is no optimizer; near names: adam.
     """
     if name in names:
         return name
     near = get_close_matches(name.lower(), names, 3, 0.5)
     told = f"near names: {', '.join(near)}" if near else f"there are {', '.join(names) or 'none'}"
-    raise RunError(f"there is no {what} {name!r}; {told}.")
+    raise RunError(f"{name!r} is no {what}; {told}.")
 
 
 @contextmanager

@@ -26,8 +26,7 @@ class Named(NamedTuple):
         if len(self.args) > args:
             raise RunError(f"{self.text!r}: {self.args[args]!r} is too much. Write {example}.")
         for option in self.options:
-            with refusing(repr(self.text)):
-                known(option, list(options), "option")
+            known(option, list(options), f"option of {self.name}")
         return self
 
 
@@ -123,9 +122,13 @@ def call(named: Named, function: Callable[..., Any], given: Mapping[str, Any], h
         raise RunError(f"{named.text!r}: {named.args[len(open_)]!r} is too much. Options are {', '.join(open_)}.")
     placed = {name: _value(arg) for name, arg in zip(open_, named.args, strict=False)}
     for option in named.options:
-        with refusing(repr(named.text)):
-            known(option, parameters, "option")
+        known(option, parameters, f"option of {named.name}")
         if option in placed:
             raise RunError(f"{named.text!r}: {option} is given twice, as {placed[option]} and by its name.")
+    arguments = {**given, **placed, **named.options}
+    needed = inspect.signature(function).parameters
+    for name in parameters:
+        if name not in arguments and needed[name].default is inspect.Parameter.empty:
+            raise RunError(f"{named.text!r} needs its {name}: write {named.name}:{name}=...")
     with refusing(repr(named.text)):
-        return function(**{**given, **placed, **named.options})
+        return function(**arguments)

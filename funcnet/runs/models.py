@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial
 from typing import NamedTuple
 
@@ -68,7 +69,12 @@ def _elsewhere(text: str, package: str, facts: Facts) -> Built:
             raise RunError(f"{text!r} is for pictures, and the data has {facts.told}: write mlp:64-64.")
         spec = text if "(" in text else f"{text}(num_classes={facts.outputs})"
         channels = 3 if facts.shape[0] == 1 else None
-    return Built(Model(specs.load(spec)), spec, channels)
+    try:
+        return Built(Model(specs.load(spec)), spec, channels)
+    except specs.SpecError:
+        if "." not in package and get_close_matches(package, FORMS):
+            known(package, list(FORMS), "model")
+        raise
 
 
 def _linear(named: Named, facts: Facts) -> Factory:

@@ -17,8 +17,10 @@ __all__ = ["Chosen", "choose", "names"]
 
 Rate = Scalar | Schedule
 
-# Where the function has no default of its own: what its authors or users begin with. All others: 1e-3.
+# Where the function has no default of its own, or no rate at all: what its authors or users begin with. Others: 1e-3.
 _RATES = {
+    "adadelta": 1.0,
+    "adafactor": 0.01,
     "adagrad": 0.01,
     "fromage": 0.01,
     "lars": 0.1,
@@ -99,6 +101,7 @@ def choose(text: str, weight_decay: float | None = None, key: Tensor | None = No
             raise RunError(f"{text!r} names no class: write torch:Adam or torch:SGD,momentum=0.9.")
         with refusing(repr(text)):
             optim.from_torch(named.args[0], lr=1e-3)
+        title = f"torch:{named.args[0]}"
         kind = getattr(torch.optim, named.args[0])
         parameters = {k: p for k, p in inspect.signature(kind).parameters.items() if k != "params"}
         named, argument, function = named._replace(args=named.args[1:]), "lr", partial(optim.from_torch, named.args[0])
@@ -107,18 +110,17 @@ def choose(text: str, weight_decay: float | None = None, key: Tensor | None = No
         if named.args:
             raise RunError(f"{text!r}: {named.args[0]!r} is too much. Write torch:SGD,momentum=0.9.")
     else:
-        name = known(named.name.replace("-", "_"), names(), "optimizer")
+        name = title = known(named.name.replace("-", "_"), names(), "optimizer")
         function, argument = _found()[name], "learning_rate"
         parameters = dict(inspect.signature(function).parameters)
         default = parameters[argument].default
-        own = _RATES.get(name, 1e-3) if default is inspect.Parameter.empty else default
+        own = _RATES.get(name, 1e-3 if default is inspect.Parameter.empty else default)
         follows = "Callable" in str(parameters[argument].annotation)
         takes = [p for p in parameters if p not in _HIDDEN]
     for option in named.options:
-        with refusing(repr(text)):
-            known(option, [p for p in takes if p != argument], "option")
-    if argument in named.options:
-        raise RunError(f"{text!r}: write the learning rate as --lr {named.options[argument]}.")
+        if option == argument:
+            raise RunError(f"{text!r}: write the learning rate as --lr {named.options[argument]}.")
+        known(option, takes, f"option of {title}")
     decays = next((p for p in ("weight_decay", "weight_decay_rate") if p in takes), None)
     if decays in named.options and weight_decay is not None:
         raise RunError(f"{text!r} has a weight decay, and {weight_decay} is asked for beside it: leave one out.")

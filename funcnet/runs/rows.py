@@ -127,7 +127,7 @@ def load(config: Config, device: torch.device) -> Rows:
         DataError: there is none of this name, or it cannot be read.
         RunError: an option does not fit it.
     """
-    with refusing(f"data {config.data!r}"):
+    with refusing("--data"):
         try:
             found = data.load(
                 config.data,
@@ -138,23 +138,23 @@ def load(config: Config, device: torch.device) -> Rows:
             )
         except DataError as error:
             raise RunError(str(error)) from error
-        train, test = dict(found.train), dict(found.test)
-        source = str(found.info.get("source", config.data))
-        skipped = len(found.info.get("skipped", ()))
-        if found.kind == "language":
-            facts = Facts("language", (config.length,), found.classes, source=source)
-            if min(len(train["token"]), len(test["token"])) <= 2 * config.length:
-                least = min(len(train["token"]), len(test["token"]))
-                raise RunError(
-                    f"{config.data!r} has {least:,} tokens in its smaller part, too few for windows of "
-                    f"{config.length}: write --length {max(1, (least - 1) // 2)} or less."
-                )
-            test = dict(data.chunks(test["token"], config.length))
-        else:
-            facts = _facts(found, source)
-            for part, rows in (("training set", train), ("test set", test)):
-                if found.kind == "classification":
-                    check_labels(rows["label"], len(found.classes), f"{config.data}, {part}")
+    train, test = dict(found.train), dict(found.test)
+    source = str(found.info.get("source", config.data))
+    skipped = len(found.info.get("skipped", ()))
+    if found.kind == "language":
+        facts = Facts("language", (config.length,), found.classes, source=source)
+        if min(len(train["token"]), len(test["token"])) <= 2 * config.length:
+            least = min(len(train["token"]), len(test["token"]))
+            raise RunError(
+                f"{config.data!r} has {least:,} tokens in its smaller part, too few for windows of "
+                f"{config.length}: write --length {max(1, (least - 1) // 2)} or less."
+            )
+        test = dict(data.chunks(test["token"], config.length))
+    else:
+        facts = _facts(found, source)
+        for part, rows in (("training set", train), ("test set", test)):
+            if found.kind == "classification":
+                check_labels(rows["label"], len(found.classes), f"{config.data}, {part}")
     put = [tree.map(lambda leaf: leaf.to(device), rows) for rows in (train, test)]
     return Rows(facts, put[0], put[1], skipped)
 

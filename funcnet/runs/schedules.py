@@ -100,9 +100,8 @@ def build(text: str, rate: float, steps: int) -> Schedule:
     """
     named = parse(text)
     make, defaults, least = SCHEDULES[known(named.name, list(SCHEDULES), "schedule")]
-    named.nothing_but(
-        0, list(defaults), ",".join(f"{key}={shown(value)}" for key, value in defaults.items()) or named.name
-    )
+    usual = ",".join(f"{key}={shown(value)}" for key, value in defaults.items())
+    named.nothing_but(0, list(defaults), f"{named.name}:{usual}" if usual else named.name)
     for key, value in named.options.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise RunError(f"{text!r}: {key} is {shown(value)}, and a number from 0 on is wanted.")

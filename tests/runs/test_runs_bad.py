@@ -38,7 +38,7 @@ def refused(capsys, *words):
         (["--data", "csv:nowhere.csv#y"], "nowhere.csv cannot be read"),
         (["--data", "synthetic:images?side=3"], "no option 'side'"),
         (["--size", "4"], "size is 4"),
-        (["--model", "mpl"], "no model 'mpl'; near names: mlp"),
+        (["--model", "mpl"], "'mpl' is no model; near names: mlp"),
         (["--model", "mlp:784-512-3"], "ends with 3 but does not begin with 64"),
         (["--model", "cnn:1-2-3-4-5"], "at most 3 stages fit"),
         (["--model", "torchvision:resnet81"], "near names: resnet18"),
@@ -50,10 +50,10 @@ def refused(capsys, *words):
         (["--optim", "sgd:momentum=high"], "sgd:momentum=high"),
         (["--schedule", "cosin"], "near names: cosine"),
         (["--optim", "sm3", "--schedule", "cosine"], "no schedule: leave --schedule out"),
-        (["--optim", "adadelta", "--schedule", "cosine"], "write --lr"),
+        (["--optim", "lbfgs", "--schedule", "cosine"], "write one with --lr"),
         (["--batch-size", "161"], "--batch-size 161 is more than the 160 rows to train on: write 160 or less"),
         (["--accumulate", "3"], "write --batch-size 63"),
-        (["--precision", "bf61"], "there is no precision 'bf61'; near names: bf16"),
+        (["--precision", "bf61"], "'bf61' is no precision; near names: bf16"),
         (["--augment", "flop"], "near names: flip"),
         (["--augment", "crop:4"], "crop to that size"),
         (["--metrics", "gradnorm"], "grad_norm"),
@@ -114,7 +114,7 @@ def test_a_folder_without_a_run(command, tmp_path, capsys):
 def test_a_config_with_a_wrong_setting(tmp_path, capsys):
     file = tmp_path / "a.toml"
     file.write_text('data = "digits"\nmodel = "linear"\nepoch = 3\n')
-    assert f"{file}: there is no setting 'epoch'; near names: epochs" in refused(capsys, "train", "--config", file)
+    assert f"{file}: 'epoch' is no setting; near names: epochs" in refused(capsys, "train", "--config", file)
     file.write_text('data = "digits"\nmodel = "linear"\nepochs = "3"\n')
     assert "epochs is '3': it is a whole number" in refused(capsys, "train", "--config", file)
     assert "there is no data: write --data mnist" in refused(capsys, "train", "--model", "linear")
