@@ -5,6 +5,7 @@ Each entry says what it is for, the versions it was checked on, and what happens
 
 from funcnet._compat.allocations import Allocation as Allocation
 from funcnet._compat.allocations import Recording as Recording
+from funcnet._compat.allocations import on_host as on_host
 from funcnet._compat.allocations import record_allocations as record_allocations
 from funcnet._compat.attention import batch_attention as batch_attention
 from funcnet._compat.attention import is_fused_attention as is_fused_attention

@@ -1,12 +1,12 @@
 """What torch's allocators gave and took back during a call, and when autograd's engine was at work."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from torch.autograd import DeviceType
+import torch
 from torch.profiler import ProfilerActivity, profile
 
-__all__ = ["Allocation", "Recording", "record_allocations"]
+__all__ = ["Allocation", "Recording", "on_host", "record_allocations"]
 
 _NODE = "autograd::engine::evaluate_function"
 
@@ -29,6 +29,11 @@ class Recording(NamedTuple):
     """From when to when each node of a backward ran."""
 
 
+def on_host(kind: Any) -> bool:
+    """Whether an event's kind of device is the CPU. Checked on 2.15.0."""
+    return bool(kind == cast(Any, torch.autograd).DeviceType.CPU)
+
+
 def record_allocations(call: Callable[[], Any]) -> Recording:
     """Make a call and tell what was allocated.
 
@@ -37,9 +42,9 @@ def record_allocations(call: Callable[[], Any]) -> Recording:
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
-    events: list[Any] = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]  # it has run
+    events: list[Any] = cast(Any, profiler.profiler).kineto_results.events()
     memory = [
-        Allocation(event.start_ns(), event.nbytes(), event.device_type() == DeviceType.CPU)
+        Allocation(event.start_ns(), event.nbytes(), on_host(event.device_type()))
         for event in events
         if event.name() == "[memory]"
     ]

@@ -25,7 +25,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's mode
 
     def __init__(self, run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> None:
         """Take what is called for each operation and returns its result: `run(operation, args, kwargs)`."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self._run = run
 
     def __enter__(self) -> Any:

@@ -15,6 +15,6 @@ from funcnet.diagnostics.profiling import Operation as Operation
 from funcnet.diagnostics.profiling import Profile as Profile
 from funcnet.diagnostics.profiling import profile as profile
 from funcnet.diagnostics.rates import RateSweep as RateSweep
-from funcnet.diagnostics.rates import draw_rates as draw_rates
 from funcnet.diagnostics.rates import find_rate as find_rate
 from funcnet.diagnostics.rates import try_rates as try_rates
+from funcnet.diagnostics.rates_picture import draw_rates as draw_rates

@@ -210,7 +210,9 @@ def _not_finite(values: list[Any]) -> tuple[Tensor, str] | None:
 
 def _kind(value: Tensor) -> str | None:
     """What a tensor holds that is not finite: "nan", "inf" or "-inf"; None where there is nothing."""
-    if not (value.is_floating_point() or value.is_complex()) or not value.numel() or value.layout != torch.strided:
+    if not (value.is_floating_point() or value.is_complex()) or not value.numel():
+        return None
+    if value.is_meta or value.layout != torch.strided:  # torch's own Python computes dtypes on meta tensors
         return None
     if bool(torch.isfinite(value).all()):
         return None

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -244,13 +244,13 @@ def _numbers(gradient: Tensor, parameter: Tensor) -> list[Tensor]:
 def _row(path: str, leaf: Tensor, *found: Any) -> FlowRow:
     norm, mean, maximum, zeros, nonfinite, *own = found
     share = zeros / leaf.numel() if leaf.numel() else 1.0
-    return FlowRow(path, tuple(leaf.shape), norm, mean, maximum, *own, share, nonfinite)
+    return FlowRow(path, tuple(leaf.shape), norm, mean, maximum, own[0], own[1], own[2], share, nonfinite)
 
 
 def _judged(rows: Sequence[FlowRow]) -> tuple[FlowRow, ...]:
     near = [row.size for row in rows[-max(len(rows) // 4, 3) :] if not row.nonfinite and row.size > 0]
     middle = sorted(near)[len(near) // 2] if near else None
-    return tuple(FlowRow(**{**vars(row), "verdict": _verdict(row, middle)}) for row in rows)
+    return tuple(replace(row, verdict=_verdict(row, middle)) for row in rows)
 
 
 def _verdict(row: FlowRow, near: float | None) -> str:
@@ -274,12 +274,13 @@ class _Uses(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Look at the arguments. Attributes are read of all tensors alike, as for checks: they are no use."""
-        if getattr(func, "__name__", "") != "__get__":
+        """Look at the arguments. What gives no tensor, such as a look at a shape, is no use."""
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(leaf, Tensor) for leaf in tree.leaves(result)):
             for leaf in tree.leaves((args, kwargs)):
                 if id(leaf) in self._places:
                     self._seen.setdefault(self._places[id(leaf)])
-        return func(*args, **(kwargs or {}))
+        return result
 
     def order(self) -> list[int]:
         """All places: those that were used as they were, and after them the rest."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, record_function
 from torch.utils.benchmark import timer
 
-from funcnet import tree
+from funcnet import _compat, tree
 from funcnet.checkpoint.files import whole
 from funcnet.counts.table import Printed, scaled
 from funcnet.diagnostics.copies import Repeated
@@ -114,7 +114,7 @@ def profile(
         raise ValueError(f"the trace {str(trace)!r} would not be compressed: give it a name that ends in .json.")
     call = Repeated(step, args)
     on_gpu = any(isinstance(leaf, Tensor) and leaf.device.type == "cuda" for leaf in tree.leaves(args))
-    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    wait: Callable[[], None] = torch.cuda.synchronize if on_gpu else lambda: None
     for _ in range(warmup):
         call()
     wait()
@@ -133,7 +133,7 @@ def profile(
     if trace is not None:
         with whole(Path(trace)) as temporary:
             profiler.export_chrome_trace(str(temporary))
-    events = [event for event in profiler.events() or () if not _on_device(event)]
+    events = [event for event in profiler.events() or () if _compat.on_host(event.device_type)]
     marks = [event for event in events if event.name == _STEP]
     total = sum(mark.time_range.elapsed_us() for mark in marks)
     averages: list[Any] = list(profiler.key_averages())
@@ -151,10 +151,6 @@ def profile(
     operations.sort(key=lambda one: (one.device_seconds, one.seconds), reverse=True)
     inside = _covered([(e.time_range.start, e.time_range.end) for e in events if _outermost(e)])
     return Profile(tuple(operations), tuple(seconds), total / 1e6 / steps, max(1 - inside / total, 0.0))
-
-
-def _on_device(event: Any) -> bool:
-    return bool(event.device_type != torch.autograd.DeviceType.CPU)
 
 
 def _outermost(event: Any) -> bool:

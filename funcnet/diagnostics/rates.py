@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import count, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import count, islice, pairwise
+from statistics import stdev
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,10 +17,7 @@ from funcnet.train import TrainState, make_step
 from funcnet.train.step import Loss
 from funcnet.transforms import vmap
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["RateSweep", "draw_rates", "find_rate", "try_rates"]
+__all__ = ["RateSweep", "find_rate", "try_rates"]
 
 Optimizer = Callable[..., GradientTransformation]
 Batches = Callable[[int], Iterable[Any]] | Iterable[Any]
@@ -68,7 +66,7 @@ def find_rate(
     $s_i = \sum_{j \le i} \beta^{i - j} l_j / \sum_{j \le i} \beta^{i - j}$, as in fastai. It suggests the rate at
     which the smoothed loss falls most from one rate to the next, of those before its minimum; the first tenth of the
     steps is left out, where the mean is over few losses. There is no suggestion where the whole fall is no more than
-    the standard deviation of the losses in that first tenth.
+    the noise there: the standard deviation of the differences between neighbours, over the root of two.
 
     One program serves all rates, as the rate is a schedule of the step count. Nothing given is changed.
 
@@ -86,7 +84,8 @@ def find_rate(
         steps: how many rates.
         smoothing: $\beta$, from 0 (no smoothing) to below 1.
         explosion: the sweep ends where the smoothed loss lies above its minimum by so many times the size of that
-            minimum, or of the fall to it if that is greater; and where a loss is not finite.
+            minimum, of the fall to it, or of the noise, if that is greater. Not in the first tenth of the steps, unless
+            a loss is not finite, which ends it anywhere.
         compile: what the step is compiled with, such as `jit`.
         **options: further arguments of `make_step`.
 
@@ -128,14 +127,16 @@ def find_rate(
         total, weight = smoothing * total + value, smoothing * weight + 1
         losses.append(value)
         smoothed.append(total / weight)
-        best = min(smoothed)
-        if smoothed[-1] > best + explosion * max(abs(best), smoothed[0] - best):
+        best, first = min(smoothed), _first(steps)
+        if i < first:
+            continue
+        if smoothed[-1] > best + explosion * max(abs(best), smoothed[0] - best, _noise(losses[:first])):
             end = f"the loss explodes at {rate:.2g}"
             break
     rates = low * torch.exp(growth * torch.arange(len(losses), dtype=torch.float64))
     found, reason = _suggest(rates, torch.tensor(losses, dtype=torch.float64), smoothed, steps)
-    values = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses, smoothed))
-    return RateSweep(rates, *values, found, f"{reason}; {end}.")
+    raw, means = (torch.tensor(numbers, dtype=torch.float64) for numbers in (losses, smoothed))
+    return RateSweep(rates, raw, means, found, f"{reason}; {end}.")
 
 
 def try_rates(
@@ -204,70 +205,29 @@ def try_rates(
     return found
 
 
-def draw_rates(sweep: RateSweep | Tensor | Sequence[float], losses: Tensor | None = None) -> "Figure":
-    """Draw a sweep, or what `try_rates` found, as matplotlib's Figure: `draw_rates(sweep).savefig("rates.png")`.
-
-    Args:
-        sweep: what `find_rate` returned: the losses, the smoothed losses and the suggestion over the rate. Or the
-            rates that `try_rates` was given.
-        losses: what `try_rates` returned, `(n, steps)`: the loss over the rate, after a quarter, a half and all steps.
-
-    Raises:
-        TypeError: rates without losses, or a sweep with other losses.
-        ValueError: as many rates as rows of losses are needed.
-        ModuleNotFoundError: matplotlib is not installed.
-
-    >>> figure = draw_rates([0.5, 3.0], torch.tensor([[0.5, 0.125], [0.5, 2.0]]))
-    >>> figure.axes[0].get_xscale(), [line.get_ydata().tolist() for line in figure.axes[0].lines]
-    ('log', [[0.5, 0.5], [0.125, 2.0]])
-    """
-    from matplotlib.figure import Figure
-
-    if isinstance(sweep, RateSweep) != (losses is None):
-        raise TypeError("draw_rates takes draw_rates(sweep) of find_rate, or draw_rates(rates, losses) of try_rates.")
-    figure = Figure((6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss")
-    if isinstance(sweep, RateSweep):
-        axes.plot(sweep.rates, sweep.losses, color="0.75", label="loss")
-        axes.plot(sweep.rates, sweep.smoothed, label="smoothed")
-        if len(sweep.smoothed):  # an explosion would press all that matters into a line
-            lowest, first = float(sweep.smoothed.min()), float(sweep.smoothed[0])
-            spread = max(first - lowest, 0.1 * abs(first))
-            axes.set_ylim(lowest - 0.2 * spread, max(first, lowest) + 0.6 * spread)
-        if sweep.suggestion is not None:
-            axes.axvline(sweep.suggestion, color="C1", linestyle="--", label=f"suggestion {sweep.suggestion:.2g}")
-    else:
-        assert losses is not None  # checked above
-        rates = torch.as_tensor(sweep).detach().cpu()
-        if losses.ndim != 2 or len(losses) != len(rates):
-            raise ValueError(f"{len(rates)} rates and losses of shape {tuple(losses.shape)}: it takes (n, steps).")
-        order = rates.argsort()
-        number = losses.shape[1]
-        for done in sorted({-(-number // 4), -(-number // 2), number}):
-            values = losses[:, done - 1].detach().cpu()[order]
-            axes.plot(rates[order], torch.where(values.isfinite(), values, math.nan), ".-", label=f"step {done}")
-        highest = float(losses[:, 0].detach().max())
-        shown = losses[losses.isfinite()]
-        if len(shown) and math.isfinite(highest):
-            axes.set_ylim(top=min(float(shown.max()), 2 * highest) * 1.05 if highest > 0 else None)
-    axes.legend()
-    return figure
-
-
 def _suggest(rates: Tensor, losses: Tensor, means: Sequence[float], steps: int) -> tuple[float | None, str]:
     """The rate of the steepest descent, and what it is; None, and why."""
-    first = max(steps // 10, 3)
+    first = _first(steps)
     if len(means) < first + 2:
         return None, f"{len(means)} finite losses are too few to tell: start at a lower rate"
     smoothed = torch.tensor(means, dtype=torch.float64)
     lowest = first + int(smoothed[first:].argmin())
-    fall, noise = float(smoothed[first] - smoothed[lowest]), float(losses[:first].std())
+    fall, noise = float(smoothed[first] - smoothed[lowest]), _noise(losses[:first].tolist())
     if fall <= noise:
         return None, f"the loss falls by {max(fall, 0.0):.2g}, which is within its noise of {noise:.2g}"
     # Rates are evenly spaced in their logarithm, so that the steepest slope is the greatest difference.
     steepest = first + int(smoothed[first : lowest + 1].diff().argmin())
     return float(rates[steepest]), f"the smoothed loss falls steepest there, and is least at {rates[lowest]:.2g}"
+
+
+def _first(steps: int) -> int:
+    """How many losses there have to be before any is judged."""
+    return max(steps // 10, 3)
+
+
+def _noise(losses: Sequence[float]) -> float:
+    """The standard deviation of losses around their course: by differences, since a steady fall is no noise."""
+    return stdev(after - before for before, after in pairwise(losses)) / math.sqrt(2)
 
 
 def _again(batches: Batches) -> Iterator[Any]:

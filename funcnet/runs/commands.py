@@ -2,19 +2,17 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from funcnet.runs.options import given
+from funcnet.shell import DONE, FAILED, INTERRUPTED, UNABLE, show, stop
 
 __all__ = ["evaluate", "find", "predict", "resume", "train"]
 
 # Rooms are imported where they are used, so that `funcnet --help` need not.
-
-FAILED, UNABLE, INTERRUPTED = 1, 2, 130
 
 
 def _answering(work: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted.") -> int:
@@ -29,14 +27,14 @@ def _answering(work: Callable[[], int], interrupted: Callable[[], str] = lambda:
     try:
         return work()
     except (RunError, DataError, SpecError, CheckpointError, CompilerMissingError) as error:
-        return _stop(str(error), UNABLE)
+        return stop(_said(str(error)), UNABLE)
     except OSError as error:
         about = f"{error.filename}: " if error.filename else ""
-        return _stop(f"{about}{error.strerror or error}", UNABLE)
+        return stop(f"{about}{error.strerror or error}", UNABLE)
     except NonFiniteError as error:
-        return _stop(_said(str(error)), FAILED)
+        return stop(_said(str(error)), FAILED)
     except KeyboardInterrupt:
-        return _stop(interrupted(), INTERRUPTED)
+        return stop(interrupted(), INTERRUPTED)
 
 
 # How messages of the library name what has another name here.
@@ -55,12 +53,7 @@ _NAMES = {
 def _said(message: str) -> str:
     for name, option in _NAMES.items():
         message = message.replace(name, option)
-    return " ".join(message.split())
-
-
-def _stop(message: str, status: int) -> int:
-    print(f"funcnet: {_said(message)}", file=sys.stderr)
-    return status
+    return message
 
 
 def find(arguments: argparse.Namespace) -> int:
@@ -76,10 +69,10 @@ def find(arguments: argparse.Namespace) -> int:
         found = finding.find(made, arguments.low, arguments.high, arguments.rates, arguments.plot, _BACKEND)
         rate = found["suggestion"]
         if arguments.json:
-            print(json.dumps(found))
+            show(found)
         else:
             print(f"no suggestion: {found['note']}" if rate is None else f"--lr {rate:.2g}  ({found['note']})")
-        return FAILED if rate is None else 0
+        return FAILED if rate is None else DONE
 
     return _answering(work)
 
@@ -187,11 +180,11 @@ def _go(folder: Any, config: Any, arguments: argparse.Namespace, changed: dict[s
     def work() -> int:
         result = training.train(made, folder, say, bar=bar, lines=not quiet and not bar, backend=_BACKEND)
         if arguments.json:
-            print(json.dumps(result))
-            return 0
+            show(result)
+            return DONE
         told = "  ".join(f"{name} {_short(value)}" for name, value in result["metrics"].items())
         print(f"{told}\n{result['steps']:,} steps in {result['seconds']:.0f} s; all of it is in {folder.path}")
-        return 0
+        return DONE
 
     def interrupted() -> str:
         from funcnet.checkpoint import latest
@@ -207,7 +200,7 @@ _BACKEND = "inductor"
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
+    return "nan" if value is None else f"{value:.4g}"
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
@@ -222,10 +215,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
             arguments.folder, arguments.checkpoint, arguments.data, arguments.part, arguments.device
         )
         if arguments.json:
-            print(json.dumps(result))
+            show(result)
         else:
             evaluating.show(result, Console(width=None if sys.stdout.isatty() else 160))
-        return 0
+        return DONE
 
     return _answering(work)
 
@@ -243,17 +236,20 @@ def predict(arguments: argparse.Namespace) -> int:
             prompt = " ".join(arguments.inputs)
             key = random.key(arguments.seed)
             text = predicting.continued(found, prompt, arguments.tokens, arguments.temperature, key)
-            print(json.dumps({"prompt": prompt, "text": text}) if arguments.json else text)
-            return 0
+            if arguments.json:
+                show({"prompt": prompt, "text": text})
+            else:
+                print(text)
+            return DONE
         told = predicting.predict(found, arguments.inputs, arguments.top)
         if arguments.json:
-            print(json.dumps(told))
-            return 0
+            show(told)
+            return DONE
         for each in told:
             if "value" in each:
                 print(f"{each['input']}: {each['value']:.6g}")
             else:
                 print(f"{each['input']}: " + ", ".join(f"{name} {share:.1%}" for name, share in each["top"].items()))
-        return 0
+        return DONE
 
     return _answering(work)

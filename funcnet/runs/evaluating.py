@@ -12,8 +12,8 @@ from torch import Tensor
 from funcnet import data
 from funcnet.runs import rows
 from funcnet.runs.errors import RunError
-from funcnet.runs.folder import plainly
 from funcnet.runs.trained import trained
+from funcnet.shell import finite
 
 __all__ = ["evaluate", "show"]
 
@@ -64,7 +64,7 @@ def evaluate(
         table = torch.bincount(chosen["label"] * count + predicted, minlength=count**2).reshape(count, count)
         each = (table.diag() / table.sum(1)).tolist()
         result |= {"classes": dict(zip(facts.classes, each, strict=True)), "confusion": table.tolist()}
-    return plainly(result)
+    return finite(result)
 
 
 def _check(facts: rows.Facts, other: rows.Facts, name: str) -> None:
@@ -112,7 +112,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         cells = [
             f"[bold]{count}[/]" if row == column else str(count or "·") for column, count in enumerate(confusion[row])
         ]
-        share = "" if isinstance(accuracy, str) else f"{accuracy:.1%}"
+        share = "" if accuracy is None else f"{accuracy:.1%}"
         table.add_row(name, share, *(cells if wide else ()))
     if wide:
         console.print("how many of each true class (rows) were taken for which class (columns):")
@@ -120,4 +120,4 @@ def show(result: dict[str, Any], console: Console) -> None:
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value:.4g}"
+    return "nan" if value is None else f"{value:.4g}"

@@ -10,8 +10,8 @@ from funcnet.checkpoint.files import whole
 from funcnet.diagnostics import draw_rates, find_rate
 from funcnet.jit import jit
 from funcnet.runs.errors import RunError
-from funcnet.runs.folder import plainly
 from funcnet.runs.plan import Plan, step_options
+from funcnet.shell import finite
 
 __all__ = ["check", "find"]
 
@@ -73,4 +73,4 @@ def find(plan: Plan, low: float, high: float, count: int, plot: Path | None, bac
         with whole(plot) as new:
             draw_rates(sweep).savefig(new, dpi=120, format=plot.suffix[1:].lower())
     found = {"suggestion": sweep.suggestion, "note": sweep.note, "rates": sweep.rates.tolist()}
-    return plainly(found | {"losses": sweep.losses.tolist(), "plot": None if plot is None else str(plot)})
+    return finite(found | {"losses": sweep.losses.tolist(), "plot": None if plot is None else str(plot)})

@@ -1,10 +1,9 @@
 """A run's folder, which explains itself."""
 
 import json
-import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from funcnet.runs.config import Config
 from funcnet.runs.errors import RunError
 from funcnet.runs.rows import Facts
 
-__all__ = ["Folder", "checkpoint_in", "plainly", "telling"]
+__all__ = ["Folder", "checkpoint_in", "telling"]
 
 _COMMENT = """\
 A run of `funcnet train`, with everything that was left open filled in.
@@ -121,15 +120,6 @@ def checkpoint_in(path: Path, which: str = "latest") -> Path:
     if not which.isdecimal() or int(which) not in steps:
         raise RunError(f"there is no checkpoint {which!r} in {path}: write latest, best, or one of {steps}.")
     return read_manifest(inner / f"step-{int(which):08d}").folder
-
-
-def plainly(value: Any) -> Any:
-    """A value in JSON's terms: what is not finite is a string, as in the log."""
-    if isinstance(value, Mapping):
-        return {key: plainly(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plainly(item) for item in value]
-    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

@@ -1,25 +1,13 @@
-"""The options of a run on a command line, and the parser that all commands have."""
+"""The options of a run on a command line."""
 
 import argparse
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from funcnet.runs import config as configs
 
-__all__ = ["Parser", "add_common", "add_run", "given", "number", "whole"]
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line, and whose help shows examples as they are written."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Keep the line ends of the texts."""
-        super().__init__(*args, **{"formatter_class": argparse.RawDescriptionHelpFormatter} | kwargs)
-
-    def error(self, message: str) -> NoReturn:
-        """Print the message and leave with status 2."""
-        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help lists the options)\n")
+__all__ = ["add_run", "given", "names", "number", "whole"]
 
 
 def whole(least: int = 1) -> Callable[[str], int]:
@@ -169,11 +157,6 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
         "--config", metavar="FILE.toml", help="settings by these names with _ for -; options go before (default: none)"
     )
     return groups["folder"]
-
-
-def add_common(parser: argparse.ArgumentParser | Any) -> None:
-    """Add what all of the commands have."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end, and nothing else")
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from funcnet.data import DataError
 from funcnet.data.dataset import Kind, check_labels
 from funcnet.runs.config import Config
 from funcnet.runs.errors import RunError, refusing
+from funcnet.train.feed import Batches
 
 __all__ = ["Facts", "Rows", "absolute", "load"]
 
@@ -95,6 +96,12 @@ class Rows(NamedTuple):
         if self.facts.kind == "language":
             return (len(self.train["token"]) - 1) // self.facts.shape[0] - 1
         return len(self.train["label"])
+
+    def feed(self, key: Tensor, size: int) -> Batches:
+        """What `fit` takes its batches from."""
+        if self.facts.kind == "language":
+            return self.batches(key, size)
+        return data.stream(key, self.train, size)
 
     def batches(self, key: Tensor, size: int) -> Callable[[int], Iterable[Any]]:
         """An epoch's batches as a function of its number. Text is cut into windows at another place each epoch."""

@@ -12,8 +12,9 @@ import torch
 
 from funcnet.checkpoint import Checkpoints
 from funcnet.runs.errors import RunError
-from funcnet.runs.folder import Folder, plainly, telling
+from funcnet.runs.folder import Folder, telling
 from funcnet.runs.plan import Plan
+from funcnet.shell import finite
 from funcnet.train import ConsoleLog, CSVLog, EarlyStopping, JSONLinesLog, Log, draw_curves, fit
 from funcnet.tree import TreeMismatchError
 
@@ -82,7 +83,7 @@ def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backe
         ts, history = fit(
             plan.run(backend),
             ts,
-            plan.batches(),
+            plan.rows.feed(plan.key, config.batch_size),
             **config.ends,
             start=position,
             evaluate=plan.task.evaluation(plan.rows.test, config.batch_size),
@@ -117,9 +118,9 @@ def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backe
                 "python": platform.python_version(),
             },
         }
-        folder.write_text(folder.result, json.dumps(plainly(result), indent=1) + "\n")
+        folder.write_text(folder.result, json.dumps(finite(result), indent=1) + "\n")
         _draw(folder, say)
-    return plainly(result)
+    return finite(result)
 
 
 def _console(lines: bool) -> list[Log]:
