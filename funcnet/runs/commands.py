@@ -138,8 +138,8 @@ def _same(folder: Any, config: Any, asked: dict[str, Any]) -> None:
         has = getattr(config, name, None)
         if name not in ("epochs", "steps", "device") and has != value:
             raise RunError(
-                f"{folder.path} has a run with {name} = {has!r}, and {value!r} is asked for: leave --resume and "
-                f"--{name.replace('_', '-')} as they were, or choose another --out."
+                f"{folder.path} has a run with {name} = {has!r}, and {value!r} is asked for: leave "
+                f"--{name.replace('_', '-')} out, or choose another --out."
             )
 
 
@@ -171,7 +171,7 @@ def _go(folder: Any, config: Any, arguments: argparse.Namespace, changed: dict[s
     if not folder.taken:
         folder.check_free()  # again, since making the plan took its time
     quiet = arguments.quiet
-    bar = not quiet and not arguments.json and sys.stdout.isatty()
+    bar = not quiet and sys.stderr.isatty()
 
     def say(line: str) -> None:
         if not quiet:
