@@ -2,11 +2,11 @@
 
 import json
 import os
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from funcnet import checkpoint
 from funcnet.checkpoint import read_manifest
@@ -123,8 +123,8 @@ def checkpoint_in(path: Path, which: str = "latest") -> Path:
 
 
 @contextmanager
-def telling(say: Any) -> Iterator[None]:
-    """A context whose warnings are told in a line each."""
+def telling(say: Callable[[str], object] = lambda line: print(line, file=sys.stderr)) -> Iterator[None]:
+    """A context whose warnings are told in a line each, at its end."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:

@@ -16,7 +16,7 @@ from funcnet.optim import Schedule
 from funcnet.runs import augmenting, models, optimizers, rows, schedules
 from funcnet.runs.config import Config
 from funcnet.runs.errors import RunError, known, refusing
-from funcnet.runs.folder import checkpoint_in
+from funcnet.runs.folder import checkpoint_in, telling
 from funcnet.runs.task import Task
 from funcnet.train import LossScale, TrainState, make_step, statistics
 from funcnet.train.precision import Precision
@@ -186,7 +186,8 @@ def _optimizer(config: Config, chosen: optimizers.Chosen, steps: int) -> tuple[A
 def _initial(path: Path, params: Params, state: State) -> tuple[Params, State, str]:
     """The values of a file where names and shapes agree, and what is to be told of it."""
     if path.is_dir():
-        saved = checkpoint.load(checkpoint_in(path, "best"))
+        with telling():
+            saved = checkpoint.load(checkpoint_in(path, "best"))
         if not isinstance(saved, TrainState):
             raise RunError(f"--init-from {path} is no checkpoint of a run.")
         tensors = {**(saved.params if saved.average is None else saved.average), **saved.state}

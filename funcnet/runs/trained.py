@@ -11,7 +11,7 @@ from funcnet.model import Params, State
 from funcnet.runs import models
 from funcnet.runs.config import Config
 from funcnet.runs.errors import RunError
-from funcnet.runs.folder import Folder, checkpoint_in
+from funcnet.runs.folder import Folder, checkpoint_in, telling
 from funcnet.runs.plan import device_named
 from funcnet.runs.task import Task
 from funcnet.train import TrainState
@@ -59,7 +59,8 @@ def trained(path: Path, which: str, device: str | None = None) -> Trained:
     config, facts = Folder(path).read()
     there = device_named(device or config.device)
     built = models.build(config.model, facts)
-    found = checkpoint_in(path, which)
+    with telling():
+        found = checkpoint_in(path, which)
     ts: Any = checkpoint.load(found, device=there)
     if not isinstance(ts, TrainState):
         raise RunError(f"{found} is no checkpoint of a run.")

@@ -99,7 +99,8 @@ def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backe
             progress=bar,
         )
         saves.wait()
-        best = saves.best()
+        with telling(lambda _: None):  # what is broken was told of at the start
+            best = saves.best()
         result = {
             "folder": str(folder.path),
             "data": config.data,

@@ -161,6 +161,9 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, capsys):
     assert main(["resume", str(tmp_path / "a")]) == 0
     assert "a checkpoint is passed over" in capsys.readouterr().err
     assert same(state(tmp_path / "a"), good)
+    newest.write_bytes(b"")
+    assert main(["evaluate", str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().err.startswith("a checkpoint is passed over: ")
     for each in (tmp_path / "a" / "checkpoints").glob("step-*/manifest.json"):
         each.write_text("{")
     assert main(["resume", str(tmp_path / "a"), "--quiet"]) == 2
@@ -170,11 +173,7 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path):
     folder = tmp_path / "a"
-    words = (
-        [sys.executable, "-m", "funcnet.cli"]
-        if False
-        else [sys.executable, "-c", "import sys; from funcnet.cli import main; sys.exit(main())"]
-    )
+    words = [sys.executable, "-c", "import sys; from funcnet.cli import main; sys.exit(main())"]
     kills = 0
     for words_ in (["train", *WORDS, "--out", str(folder)], *[["resume", str(folder)]] * 20):
         process = subprocess.Popen([*words, *words_], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
