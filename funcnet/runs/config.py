@@ -106,12 +106,16 @@ def option(name: str) -> Kind:
     return _KINDS[name]
 
 
+def _exactly(value: Any, kind: type) -> bool:
+    return type(value) is kind  # a bool is no number
+
+
 def _check(name: str, value: Any, kind: Kind) -> None:
     if kind.several:
         if not isinstance(value, tuple) or not all(type(item) is str for item in value):
             raise RunError(f'{name} is {value!r}: it is a list of texts. Write {name} = ["..."].')
         return
-    if type(value) is not kind.base:
+    if not _exactly(value, kind.base):
         raise RunError(f"{name} is {value!r}: it is {_WORDS[kind.base]}.")
     if kind.base is str and (not value or not value.isprintable()):
         raise RunError(f"{name} is {value!r}: it is a text in one line, and not empty.")
@@ -141,7 +145,8 @@ def resolved(values: Mapping[str, Any], where: str) -> Config:
         for name, example in (("data", "mnist"), ("model", "mlp:512-256")):
             if name not in values:
                 raise RunError(f"there is no {name}: write --{name} {example}, or {name} = {example!r} in a file.")
-        return Config(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        settings: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        return Config(**settings)
     except RunError as error:
         raise RunError(f"{where}: {error}" if where else str(error)) from None
 
@@ -172,7 +177,8 @@ def dump(config: Config, comment: str = "") -> str:
     >>> print(dump(Config(data="digits", model="linear", lr=0.1), "an example").splitlines()[:4])
     ['# an example', '', 'data = "digits"', 'model = "linear"']
     """
-    lines = [f"# {line}".rstrip() for line in comment.splitlines()]
+    printed = ["".join(c if c.isprintable() else "?" for c in line) for line in comment.splitlines()]
+    lines = [f"# {line}".rstrip() for line in printed]
     lines += [""] if lines else []
     for name in _KINDS:
         value = getattr(config, name)

@@ -64,7 +64,8 @@ def evaluate(
         table = torch.bincount(chosen["label"] * count + predicted, minlength=count**2).reshape(count, count)
         each = (table.diag() / table.sum(1)).tolist()
         result |= {"classes": dict(zip(facts.classes, each, strict=True)), "confusion": table.tolist()}
-    return finite(result)
+    told: dict[str, Any] = finite(result)
+    return told
 
 
 def _check(facts: rows.Facts, other: rows.Facts, name: str) -> None:
@@ -81,7 +82,7 @@ def _check(facts: rows.Facts, other: rows.Facts, name: str) -> None:
 def _part(loaded: rows.Rows, part: str, facts: rows.Facts) -> dict[str, Tensor]:
     test, train = loaded.test, loaded.train
     if facts.kind == "language":
-        train = dict(data.chunks(train["token"], facts.shape[0]))
+        train = rows.windows(train["token"], facts.shape[0])
         if loaded.facts.classes != facts.classes:
             test, train = ({k: _again(v, loaded.facts, facts) for k, v in each.items()} for each in (test, train))
     if part == "all":

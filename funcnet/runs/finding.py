@@ -73,4 +73,7 @@ def find(plan: Plan, low: float, high: float, count: int, plot: Path | None, bac
         with whole(plot) as new:
             draw_rates(sweep).savefig(new, dpi=120, format=plot.suffix[1:].lower())
     found = {"suggestion": sweep.suggestion, "note": sweep.note, "rates": sweep.rates.tolist()}
-    return finite(found | {"losses": sweep.losses.tolist(), "plot": None if plot is None else str(plot)})
+    told: dict[str, Any] = finite(
+        found | {"losses": sweep.losses.tolist(), "plot": None if plot is None else str(plot)}
+    )
+    return told

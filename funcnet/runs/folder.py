@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ class Folder:
 
     def write(self, config: Config, facts: Facts) -> None:
         """Say what the run is."""
-        comment = _COMMENT.format(config=self.config, folder=self.path)
+        comment = _COMMENT.format(config=shlex.quote(str(self.config)), folder=shlex.quote(str(self.path)))
         self.write_text(self.config, configs.dump(config, comment))
         self.write_text(self.facts, facts.to_json())
 

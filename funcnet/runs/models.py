@@ -87,21 +87,20 @@ def _mlp(named: Named, facts: Facts) -> Factory:
     hidden = sizes(named, named.args[0]) if named.args else (128,)
     ends = math.prod(facts.shape), facts.outputs
     first, last = hidden[0] == ends[0], hidden[-1] == ends[1]
-    if len(hidden) > 1 and first and last:
-        widths = hidden
-    elif first or last:
-        inner = hidden[first : len(hidden) - (last and len(hidden) > first)]
-        whole = "-".join(map(str, (ends[0], *inner, ends[1])))
-        all_hidden = "-".join(map(str, (ends[0], *hidden, ends[1])))
-        end = f"begins with {ends[0]} but does not end with {ends[1]}"
-        if not first:
-            end = f"ends with {ends[1]} but does not begin with {ends[0]}"
-        raise RunError(
-            f"{named.text!r} {end}, and the data has {facts.told}: write mlp:{whole}, or mlp:{all_hidden} if all of "
-            f"these are hidden layers."
-        )
-    else:
+    if len(hidden) == 1 or not (first or last):
         widths = (ends[0], *hidden, ends[1])
+    elif first and last:
+        widths = hidden
+    else:
+        told = f"begins with {ends[0]} but does not end with {ends[1]}"
+        if last:
+            told = f"ends with {ends[1]} but does not begin with {ends[0]}"
+        whole = "-".join(map(str, (*hidden, ends[1]) if first else (ends[0], *hidden)))
+        inner = "-".join(map(str, (ends[0], *hidden, ends[1])))
+        raise RunError(
+            f"{named.text!r} {told}, and the data has {facts.told}: write mlp:{whole}, or mlp:{inner} if all of these "
+            f"are hidden layers."
+        )
     dropout = _share(named, "dropout")
     return partial(perceptron, widths, dropout), f"mlp:{'-'.join(map(str, widths))}" + _options(named)
 

@@ -18,7 +18,7 @@ def perceptron(widths: tuple[int, ...], dropout: float = 0.0) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise(widths[:-1]):
         layers += [nn.Linear(before, after), nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
-    return nn.Sequential(*layers, nn.Linear(*widths[-2:]))
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
 
 def convolutional(channels: tuple[int, ...], shape: tuple[int, ...], outputs: int, dropout: float = 0.0) -> nn.Module:

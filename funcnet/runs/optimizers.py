@@ -96,6 +96,7 @@ def choose(text: str, weight_decay: float | None = None, key: Tensor | None = No
     0.1
     """
     named = parse(text)
+    function: Callable[..., GradientTransformation]
     if named.name == "torch":
         if not named.args:
             raise RunError(f"{text!r} names no class: write torch:Adam or torch:SGD,momentum=0.9.")

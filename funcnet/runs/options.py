@@ -151,7 +151,7 @@ def add_run(parser: argparse.ArgumentParser) -> Any:
         if configs.option(name).base is bool:
             groups[group].add_argument(flag, action=argparse.BooleanOptionalAction, **how)
         else:
-            action = {"action": "append"} if configs.option(name).several else {}
+            action: dict[str, Any] = {"action": "append"} if configs.option(name).several else {}
             groups[group].add_argument(flag, metavar=metavar, type=kind or str, **action, **how)
     groups["folder"].add_argument(
         "--config", metavar="FILE.toml", help="settings by these names with _ for -; options go before (default: none)"

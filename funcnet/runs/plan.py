@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     optimizer: optimizers.Chosen
     start: TrainState
     """Consumed by the first step."""
-    schedule: Schedule | None
+    schedule: Callable[[Any], Any] | None
     steps: int
     """In all."""
     key: Tensor
@@ -109,7 +109,7 @@ def make(config: Config) -> Plan:
         metrics=config.metrics,
         **step_options(config),
     )
-    left_open = {"model": built.text, "lr": rate, "device": str(device), **config.ends}
+    left_open: dict[str, Any] = {"model": built.text, "lr": rate, "device": str(device), **config.ends}
     full = dataclasses.replace(config, **resolved_paths(vars(config)), **left_open)
     start = step.init(params, state, run_key)
     return Plan(full, loaded, task, step, chosen, start, schedule, steps, order_key, parameters, tuple(notes))
@@ -155,7 +155,7 @@ def resolved_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _epoch_length(config: Config, loaded: rows.Rows) -> int:
     """How many batches an epoch has."""
-    size, count = config.batch_size, loaded.count
+    size, count = config.batch_size, loaded.per_epoch
     if size > count:
         raise RunError(f"--batch-size {size} is more than the {count:,} rows to train on: write {count} or less.")
     if size % config.accumulate:

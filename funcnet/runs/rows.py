@@ -16,7 +16,7 @@ from funcnet.runs.config import Config
 from funcnet.runs.errors import RunError, refusing
 from funcnet.train.feed import Batches
 
-__all__ = ["Facts", "Rows", "absolute", "load"]
+__all__ = ["Facts", "Rows", "absolute", "load", "windows"]
 
 _VERSION = 1
 
@@ -71,7 +71,8 @@ class Facts(NamedTuple):
         try:
             found = json.loads(path.read_bytes())
             if found.pop("version") == _VERSION and found.keys() == set(cls._fields):
-                return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in found.items()})
+                fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
+                return cls(**fields)
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}.") from error
         except (ValueError, AttributeError, KeyError, TypeError):
@@ -91,7 +92,7 @@ class Rows(NamedTuple):
     """How many pictures or lines could not be read."""
 
     @property
-    def count(self) -> int:
+    def per_epoch(self) -> int:
         """How many rows an epoch has; of text fewer by the one that is lost where windows begin elsewhere."""
         if self.facts.kind == "language":
             return (len(self.train["token"]) - 1) // self.facts.shape[0] - 1
@@ -113,10 +114,16 @@ class Rows(NamedTuple):
             start_key, own = random.split(own)
             length = self.facts.shape[0]
             start = int(random.randint(start_key, (), 0, length))
-            tokens = self.train["token"][start : start + self.count * length + 1]
+            tokens = self.train["token"][start : start + self.per_epoch * length + 1]
             return data.batches(own, data.chunks(tokens, length), size)
 
         return epoch
+
+
+def windows(tokens: Tensor, length: int) -> dict[str, Tensor]:
+    """A text cut into windows one after the other, as rows."""
+    cut = data.chunks(tokens, length)
+    return {"x": cut["x"], "label": cut["label"]}
 
 
 def absolute(name: str) -> str:
@@ -156,7 +163,7 @@ def load(config: Config, device: torch.device) -> Rows:
                 f"{config.data!r} has {least:,} tokens in its smaller part, too few for windows of "
                 f"{config.length}: write --length {max(1, (least - 1) // 2)} or less."
             )
-        test = dict(data.chunks(test["token"], config.length))
+        test = windows(test["token"], config.length)
     else:
         facts = _facts(found, source)
         for part, rows in (("training set", train), ("test set", test)):

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from funcnet import optim
 from funcnet.optim import Schedule
 from funcnet.runs.errors import RunError, known
@@ -109,7 +111,7 @@ def build(text: str, rate: float, steps: int) -> Schedule:
         raise RunError(f"{text!r} needs a run of at least {least} steps, and this one has {steps}: write constant.")
     try:
         schedule = make(rate, steps, {**defaults, **named.options})
-        float(schedule(0))
+        float(schedule(torch.tensor(0)))
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise RunError(f"{text!r}: {' '.join(str(error).split())}") from error
     return schedule

@@ -96,7 +96,8 @@ class Task:
             return losses.squared_error(output, ((label - mean) / std).to(output.dtype))
         if label.is_floating_point():
             return losses.softmax_cross_entropy(output, label.to(output.dtype))
-        return -F.log_softmax(output, -1).gather(-1, label[..., None])[..., 0]
+        chosen: Tensor = F.log_softmax(output, -1).gather(-1, label[..., None])[..., 0]
+        return -chosen
 
     def _told(self, output: Tensor) -> Tensor:
         """Of a number, the one that it stands for."""

@@ -31,7 +31,7 @@ class Trained(NamedTuple):
         """What the model says of rows, some at a time: logits, or numbers."""
         with torch.no_grad():
             params, state = self.weights
-            return torch.cat([self.task.output(params, state, part) for part in x.split(size)])
+            return torch.cat([self.task.output(params, state, part) for part in torch.split(x, size)])
 
     def following(self, tokens: Tensor) -> Tensor:
         """The logits of what follows tokens `(batch, length)`, of any length up to that of training."""

@@ -29,7 +29,7 @@ def described(plan: Plan) -> list[str]:
     rate = "its own learning rate" if config.lr is None else f"lr {config.lr:g}, {config.schedule}"
     test = len(loaded.test["label"])
     return [
-        f"{loaded.facts.source}: {loaded.count:,} rows to train on, {test:,} to test; {loaded.facts.told}",
+        f"{loaded.facts.source}: {loaded.per_epoch:,} rows to train on, {test:,} to test; {loaded.facts.told}",
         f"{config.model}: {plan.parameters:,} parameters",
         f"{config.optim}, {rate}, {plan.steps:,} steps of {config.batch_size} rows; {config.precision}, {config.device}"
         + (", compiled" if config.compile else ""),
@@ -84,7 +84,8 @@ def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backe
             plan.run(backend),
             ts,
             plan.rows.feed(plan.key, config.batch_size),
-            **config.ends,
+            epochs=config.ends.get("epochs"),
+            steps=config.ends.get("steps"),
             start=position,
             evaluate=plan.task.evaluation(plan.rows.test, config.batch_size),
             save=save,
@@ -121,7 +122,8 @@ def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backe
         }
         folder.write_text(folder.result, json.dumps(finite(result), indent=1) + "\n")
         _draw(folder, say)
-    return finite(result)
+    told: dict[str, Any] = finite(result)
+    return told
 
 
 def _console(lines: bool) -> list[Log]:
