@@ -62,8 +62,12 @@ def two_steps(a, step=STEP):
     return funcnet.fit(step, train_state(a), [a["images"]] * 2, progress=False)
 
 
+def distance(params, state, batch, key):
+    return square(params["a"].sum(0) - batch), (state, {})
+
+
 def swept(a):
-    return diagnostics.find_rate(loss, optim.adamw, a["params"], a["state"], a["key"], [a["images"]], steps=10)
+    return diagnostics.find_rate(distance, optim.adamw, a["tree"], {}, a["key"], [a["x"][0]], steps=10)
 
 
 def flow(a):

@@ -20,7 +20,7 @@ _watches = _Watches()
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's modes are untyped
     """A dispatch mode that hands every operation, below all transforms, to who runs it and looks at what it does.
 
-    Tensors have values under it, so that it is no tracing. Checked on 2.15.0; public since 2.0, but for its module.
+    Tensors have values under it, so that it is no tracing. Checked on 2.11.0 and 2.15.0; public but for its module.
     """
 
     def __init__(self, run: Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]) -> None:
@@ -52,7 +52,7 @@ def watching() -> int:
 def sequence() -> int:
     """The number that autograd gives to the next node it makes in this thread; 0 where torch does not tell.
 
-    Checked on 2.15.0.
+    Checked on 2.11.0 and 2.15.0.
     """
     number: Callable[[], int] | None = getattr(torch._C._autograd, "_get_sequence_nr", None)
     return number() if number is not None else 0
@@ -61,7 +61,7 @@ def sequence() -> int:
 def backward_node() -> tuple[str, int] | None:
     """The name and number of the autograd node whose backward is running, or None in a forward.
 
-    A torch that does not tell is always in a forward. Checked on 2.15.0.
+    A torch that does not tell is always in a forward. Checked on 2.11.0 and 2.15.0.
     """
     current: Callable[[], Any] | None = getattr(torch._C, "_current_autograd_node", None)
     node = current() if current is not None else None

@@ -3,6 +3,7 @@
 import functools
 from bisect import bisect_right
 from collections.abc import Callable, Collection
+from threading import get_ident
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -106,15 +107,18 @@ class _Look:
             for path, leaf in tree.leaves_with_path(given)
             if isinstance(leaf, Tensor) and leaf.layout == torch.strided and not _compat.level_of(leaf) > 0
         }
-        # Autograd numbers its nodes: those below `_numbers[i]`, and not below the one before, are of `_places[i]`.
+        # Autograd numbers its nodes, in each thread: those below `_numbers[i]`, and not below the one before, are of
+        # `_places[i]`. Nodes that a backward makes, for the next, are of the place of the node it goes through.
+        self._thread = get_ident()
         self._numbers: list[int] = []
         self._places: list[Place | None] = []
 
     def __call__(self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         node = _compat.backward_node()
-        if node is None:
+        place = here() if node is None else self._place_of(node[1])
+        if get_ident() == self._thread:
             self._numbers.append(_compat.sequence())
-            self._places.append(here())
+            self._places.append(place)
         name = operation.overloadpacket.__name__.rstrip("_")
         moves = name in _MOVES or operation.is_view or name in self._allow
         # What it writes over is looked at before.
@@ -126,30 +130,31 @@ class _Look:
                 before = before or _ranges(self._given, args, kwargs)
                 arises = found[1] == "nan" and name not in _COPIES
                 if arises or all(one.finite for one in before):
-                    raise self._error(name, found, before, node)
+                    raise _error(name, place, node[0] if node else None, found, before)
         return result
 
-    def _error(
-        self, name: str, found: tuple[Tensor, str], inputs: "list[_Range]", node: tuple[str, int] | None
-    ) -> AnomalyError:
-        if node is None:
-            place = self._places[-1]
-        else:
-            i = bisect_right(self._numbers, node[1])
-            place = self._places[i] if i < len(self._places) else None
-        called = f" in {place.function}" if place is not None and place.function and node is None else ""
-        bad, kind = found
-        count = int((~torch.isfinite(bad)).sum())
-        phase = "" if node is None else f" in the backward pass ({node[0]}) of what was called"
-        where = f" {place}" if place is not None else ""
-        lines = [f"{name}{called} gave {kind} ({count:,} of its {bad.numel():,} numbers){phase}{where}"]
-        lines += [f"  input {i}: {one}" for i, one in enumerate(inputs)]
-        already = [one for one in inputs if one.path and not one.finite]
-        if already:
-            lines.append(f"{already[0].path} was given so: look at the data or the parameters.")
-        error = AnomalyError("\n".join(lines))
-        error.operation, error.place, error.backward = name, place, node[0] if node else None
-        return error
+    def _place_of(self, number: int) -> Place | None:
+        """Where what made a node of autograd was called."""
+        i = bisect_right(self._numbers, number)
+        return self._places[i] if i < len(self._places) else None
+
+
+def _error(
+    name: str, place: Place | None, backward: str | None, found: tuple[Tensor, str], inputs: "list[_Range]"
+) -> AnomalyError:
+    bad, kind = found
+    called = f" in {place.function}" if place is not None and place.function and backward is None else ""
+    count = int((~torch.isfinite(bad)).sum())
+    phase = "" if backward is None else f" in the backward pass ({backward}) of what was called"
+    where = f" {place}" if place is not None else ""
+    lines = [f"{name}{called} gave {kind} ({count:,} of its {bad.numel():,} numbers){phase}{where}"]
+    lines += [f"  input {i}: {one}" for i, one in enumerate(inputs)]
+    already = [one for one in inputs if one.path and not one.finite]
+    if already:
+        lines.append(f"{already[0].path} was given so: look at the data or the parameters.")
+    error = AnomalyError("\n".join(lines))
+    error.operation, error.place, error.backward = name, place, backward
+    return error
 
 
 class _Range:

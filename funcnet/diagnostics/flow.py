@@ -1,6 +1,7 @@
 """How gradients arrive at each parameter: whether they vanish on the way, explode, or never come."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -115,17 +116,15 @@ class Flow(Printed):
             table.add_row(*map(Text, (row.path, shape, *numbers, *counts, row.verdict)), style=style)
         yield table
         yield ""
-        wrong = [row for row in self.rows if row.verdict]
-        found = ", ".join(f"{sum(row.verdict == v for row in wrong)} {v}" for v in _COLORS if v in _verdicts(wrong))
-        yield Text(f"loss {self.loss:.4g}; of {len(self.rows)} leaves {found or 'none'} {'' if found else 'is amiss'}")
-
-
-def _verdicts(rows: Sequence[FlowRow]) -> set[str]:
-    return {row.verdict for row in rows}
+        counts = Counter(row.verdict for row in self.rows if row.verdict)
+        found = ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "none is amiss"
+        yield Text(f"loss {self.loss:.4g}; of {len(self.rows)} leaves {found}")
 
 
 def flow_numbers(loss: Loss, params: Params, state: State, batch: Any, key: Tensor) -> tuple[Tensor, FlowNumbers]:
     """The loss, and what `gradient_flow` reports as tensors: for use in a step of one's own, and under `jit`.
+
+    Raises `ValueError` where there are no parameters.
 
     >>> from funcnet import random
     >>> def loss(params, state, batch, key):
@@ -134,6 +133,8 @@ def flow_numbers(loss: Loss, params: Params, state: State, batch: Any, key: Tens
     >>> value, numbers.norm, numbers.parameter_norm
     (tensor(25.), tensor([10.]), tensor([5.]))
     """
+    if not tree.leaves(params):
+        raise ValueError("gradient_flow needs parameters, and params has no leaf.")
     (value, _), grads = value_and_grad(loss, has_aux=True)(params, state, batch, key)
     pairs = list(zip(tree.leaves(grads), tree.leaves(params), strict=True))
     columns = zip(*(_numbers(gradient, parameter) for gradient, parameter in pairs), strict=True)
@@ -177,8 +178,6 @@ def gradient_flow(loss: Loss, params: Params, state: State, batch: Any, key: Ten
     loss 20; of 4 leaves 1 vanishing
     """
     named = tree.leaves_with_path(params)
-    if not named:
-        raise ValueError("gradient_flow needs parameters, and params has no leaf.")
     value, numbers = flow_numbers(loss, params, state, batch, key)
     table = list(zip(*(column.tolist() for column in numbers), strict=True))
     rows = [_row(path, leaf, *found) for (path, leaf), found in zip(named, table, strict=True)]
@@ -215,7 +214,7 @@ def draw_flow(flow: Flow) -> "Figure":
             axes.plot(row.maximum, place, "|", color="0.2")
     axes.set_yticks(range(count), [row.path for row in flow.rows])
     axes.set_ylim(count - 0.4, -0.6)
-    verdicts = [verdict for verdict in _COLORS if verdict in _verdicts(flow.rows) and verdict]
+    verdicts = dict.fromkeys(row.verdict for row in flow.rows if row.verdict)
     if verdicts:
         axes.legend(handles=[Patch(color=_COLORS[verdict], label=verdict) for verdict in verdicts])
     return figure

@@ -125,7 +125,10 @@ def profile(
         wait()
         seconds.append(timer() - start)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with torch.profiler.profile(activities=activities, record_shapes=True, with_flops=True) as profiler:
+    # Without acc_events torch 2.11 warns.
+    with torch.profiler.profile(
+        activities=activities, record_shapes=True, with_flops=True, acc_events=True
+    ) as profiler:
         for _ in range(steps):
             with record_function(_STEP):
                 call()

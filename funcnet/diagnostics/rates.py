@@ -1,7 +1,7 @@
 """Which learning rate: one sweep over all of them, or a few tried side by side."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count, islice, pairwise
 from statistics import stdev
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ from funcnet.control import scan
 from funcnet.model import Params, State
 from funcnet.optim import GradientTransformation
 from funcnet.train import TrainState, make_step
+from funcnet.train.feed import Batches, Feed
 from funcnet.train.step import Loss
 from funcnet.transforms import vmap
 
 __all__ = ["RateSweep", "find_rate", "try_rates"]
 
 Optimizer = Callable[..., GradientTransformation]
-Batches = Callable[[int], Iterable[Any]] | Iterable[Any]
 
 
 class RateSweep(NamedTuple):
@@ -77,8 +77,7 @@ def find_rate(
         params: trainable tensors.
         state: the model's other tensors.
         key: of the run's randomness.
-        batches: the batches of an epoch, or a function of the epoch's number that gives them, as for `fit`; started
-            anew when they are spent.
+        batches: as for `fit`: a stream, a function of the epoch's number, or the batches of every epoch.
         low: the first rate.
         high: the last rate.
         steps: how many rates.
@@ -232,16 +231,17 @@ def _noise(losses: Sequence[float]) -> float:
 
 def _again(batches: Batches) -> Iterator[Any]:
     """Batches of epoch after epoch."""
-    for epoch in count():
-        empty = True
-        for batch in batches(epoch) if callable(batches) else batches:
-            empty = False
-            yield batch
-        if empty:
-            raise ValueError(
-                f"epoch {epoch} has no batch. A generator is spent after one epoch: pass a list, or a function of the "
-                "epoch; and a batch size over the size of the data leaves no full batch."
-            )
+    feed = Feed(batches)
+    try:
+        for epoch in count():
+            empty = True
+            for batch in feed.epoch(epoch, 0):
+                empty = False
+                yield batch
+            if empty:
+                raise feed.empty(epoch)
+    finally:
+        feed.close()
 
 
 def _check_factory(optimizer: Optimizer) -> None:

@@ -46,6 +46,15 @@ class Feed:
         known = getattr(self._items, "rows", None)
         return known(batch) if callable(known) else None
 
+    @staticmethod
+    def empty(epoch: int) -> ValueError:
+        """The error for an epoch without a batch."""
+        return ValueError(
+            f"epoch {epoch} has no batch. A generator is spent after one epoch: pass a list, or a function of the "
+            f"epoch; a stream with epochs= or steps= of its own may end before the run; and a batch size over the size "
+            f"of the data leaves no full batch."
+        )
+
     def close(self) -> None:
         """End the threads and processes with which a stream makes batches ahead."""
         if isinstance(self._items, _Stream):

@@ -133,11 +133,7 @@ def fit(
             if check_finite and (found := watch.look()):
                 raise failure(*found, feed, None, ts)
             if not means.count and not resumed:
-                raise ValueError(
-                    f"epoch {epoch} has no batch. A generator is spent after one epoch: pass a list, or a function of "
-                    f"the epoch; a stream with epochs= or steps= of its own may end before the run; and a batch size "
-                    f"over the size of the data leaves no full batch."
-                )
+                raise feed.empty(epoch)
             if save is not None:
                 at = Position(epoch, batch, [*done], means.saved(), recent.saved())
             entry = means.take()

@@ -113,6 +113,23 @@ def test_under_transforms(transformed):
     assert Path(error.place.file) == Path(__file__)
 
 
+def test_the_second_backward_is_that_of_the_same_line():
+    def f(x):
+        y = x.abs()
+        y = y.pow(1.5)  # whose first derivative is finite at 0, and the second is not
+        y = y.sum()
+        return y + x.sum()
+
+    def slope(x):
+        return grad(f)(x).sum()
+
+    x = torch.tensor([0.0, 1.0])
+    assert torch.isfinite(anomaly(grad(f))(x)).all()
+    error = caught(grad(slope), x)
+    assert error.backward == "PowBackward0"
+    assert error.place.line == inspect.getsourcelines(f)[1] + 2
+
+
 def test_in_a_scan():
     def run(x):
         return scan(lambda carry, x: (carry * x, carry), torch.tensor(1.0), x)
