@@ -1,4 +1,4 @@
-"""The command line: `funcnet demo`, `funcnet summary`, `funcnet check`, `funcnet bench`."""
+"""The command line: `funcnet train` and what goes with it, `demo`, `summary`, `check` and `bench`."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from typing import cast
 
 from funcnet.bench import shell as bench
 from funcnet.counts import shell as summary
-from funcnet.shell import DONE, FAILED, INTERRUPTED, add_command, stop
+from funcnet.runs import shell as runs
+from funcnet.shell import DONE, FAILED, INTERRUPTED, Parser, add_command, stop
 from funcnet.testing import shell as check
 
 __all__ = ["main"]
@@ -32,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="funcnet", description="Purely functional PyTorch.")
+    parser = Parser(prog="funcnet", description="Purely functional PyTorch.")
     parser.add_argument("--version", action="version", version=f"funcnet {version('funcnet')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    runs.add_parsers(commands)
     demo = add_command(
         commands,
         "demo",

@@ -5,9 +5,22 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["ABSENT", "DONE", "FAILED", "INTERRUPTED", "UNABLE", "add_command", "add_json", "positive", "show", "stop"]
+__all__ = [
+    "ABSENT",
+    "DONE",
+    "FAILED",
+    "INTERRUPTED",
+    "UNABLE",
+    "Parser",
+    "add_command",
+    "add_json",
+    "finite",
+    "positive",
+    "show",
+    "stop",
+]
 
 DONE, FAILED, UNABLE, ABSENT, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -20,7 +33,15 @@ def stop(message: str, status: int = UNABLE) -> int:
 
 def show(value: Any) -> None:
     """Print a value as JSON on standard output; numbers that are not finite are null."""
-    print(json.dumps(_finite(value), indent=1, allow_nan=False))
+    print(json.dumps(finite(value), indent=1, allow_nan=False))
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line; those of commands are of its class as well."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and leave with the status of what cannot run."""
+        self.exit(UNABLE, f"{self.prog}: error: {message} ({self.prog} --help lists the options)\n")
 
 
 def add_command(commands: Any, name: str, *, help: str, description: str, examples: Sequence[str]) -> Any:
@@ -57,9 +78,10 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return super()._get_help_string(action) if action.default not in (None, [], False) else action.help
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value in JSON's terms: what is not finite is None."""
     if isinstance(value, dict):
-        return {str(name): _finite(item) for name, item in value.items()}
+        return {str(name): finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

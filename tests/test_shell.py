@@ -9,7 +9,7 @@ import pytest
 from funcnet import shell
 from funcnet.cli import main
 
-COMMANDS = ("demo", "summary", "check", "bench")
+COMMANDS = ("demo", "summary", "check", "bench", "train", "resume", "evaluate", "predict", "find-lr")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
