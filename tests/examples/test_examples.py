@@ -1,4 +1,4 @@
-"""The examples that were there first, on small settings; MNIST itself where FUNCNET_MNIST names a folder that has it."""
+"""The first examples, on small settings; MNIST itself where FUNCNET_MNIST names a folder that has it."""
 
 import os
 
