@@ -1,0 +1,73 @@
+"""Sixteen learning rates in one program: too small has not learned yet, too large never will, and what lies between."""
+
+import argparse
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from torch import nn
+
+from funcnet import Model, TrainState, data, jit, make_epoch, make_step, optim, random, vmap
+from funcnet.train import save_figure
+
+FLOOR, STEPS, BATCH = 0.95, 600, 64
+RATES = torch.logspace(-4, 1, 16)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="the folder that holds MNIST/raw")
+    parser.add_argument("--out", type=Path, default=Path("out/learning_rates.png"), help="the picture")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--eager", action="store_true", help="compile nothing")
+    args = parser.parse_args(argv)
+    try:
+        digits = data.load("mnist", root=args.data)
+    except data.DataError as error:
+        parser.exit(2, f"{error}\n")
+    init_key, rows_key, run_key = random.split(random.key(args.seed), 3)
+    model = Model(lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10)))
+    params, state = model.init(init_key)
+    rows = random.randint(rows_key, (args.steps, BATCH), 0, len(digits.train["label"])).long()
+
+    def loss(params, state, batch, key):
+        logits, state = model.apply(params, state, batch["x"] / 255, train=True)
+        return F.cross_entropy(logits, batch["label"]), (state, {})
+
+    def train(start, train, test, rows, rate):
+        """The loss of every step at this rate, and the share of the test digits that are right in the end."""
+        optimizer = optim.sgd(rate, momentum=0.9)
+        epoch = make_epoch(make_step(loss, optimizer))
+        ts, metrics = epoch(TrainState.create(start, state, optimizer, run_key), train, rows)
+        right = model(ts.params, ts.state, test["x"] / 255).argmax(-1) == test["label"]
+        return metrics["loss"], right.float().mean()
+
+    # From the same start, over the same batches: the rate alone has an axis of its own.
+    together = vmap(train, (None, None, None, None, 0))
+    together = together if args.eager else jit(together)
+    losses, accuracy = together(params, digits.train, digits.test, rows, RATES)
+
+    curves, ends = (figure := Figure((12, 4.5), layout="constrained")).subplots(1, 2)
+    smooth = losses.unfold(1, min(20, args.steps), 1).mean(-1)
+    for i, rate in enumerate(RATES.tolist()):
+        curves.semilogy(smooth[i], color=colormaps["viridis"](i / len(RATES)), label=f"{rate:.2g}")
+    curves.set(title="the loss, a mean over 20 steps", xlabel="step", ylabel="cross-entropy (nats)", ylim=(0.05, 10))
+    curves.legend(title="rate", ncols=2, fontsize=7)
+    best = int(accuracy.argmax())
+    ends.semilogx(RATES, accuracy, "o-"), ends.axhline(0.1, color="0.7", ls=":")
+    ends.plot(RATES[best], accuracy[best], "o", color="C3", label=f"{RATES[best]:.2g}: {accuracy[best]:.1%}")
+    ends.legend()
+    ends.set(title=f"the test digits after {args.steps} steps", xlabel="rate", ylabel="share that is right")
+    save_figure(figure, args.out)
+    for rate, right in zip(RATES.tolist(), accuracy.tolist(), strict=True):
+        print(f"rate {rate:8.5f}  {right:7.2%}")
+    print(f"best is rate {RATES[best]:.2g} with {accuracy[best]:.2%}, at least {FLOOR:.0%} after {STEPS} steps")
+    missed = accuracy[best] < FLOOR or max(accuracy[0], accuracy[-1]) > accuracy[best] - 0.05
+    return int(missed and args.steps >= STEPS)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
