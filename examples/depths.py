@@ -53,10 +53,8 @@ def main(argv=None):
         step, evaluate = make_step(loss, optim.adam(1e-3), metrics=["grad_norms"]), make_eval(measure, 1000)
         ts = step.init(*model.init(init_key), run_key)
         step, evaluate = (step, evaluate) if args.eager else (jit(step, donate=0), jit(evaluate))
-        return fit(
-            step, ts, lambda epoch: data.batches(random.fold_in(order_key, epoch), train, BATCH), epochs=args.epochs,
-            evaluate=lambda ts: evaluate(ts, test),
-        )[1]  # fmt: skip
+        batches = data.stream(order_key, train, BATCH)
+        return fit(step, ts, batches, epochs=args.epochs, evaluate=lambda ts: evaluate(ts, test))[1]
 
     panels, reached = (figure := Figure((15, 4), layout="constrained")).subplots(1, 3), []
     for depth in args.depths:

@@ -1,7 +1,6 @@
 """A net that learns 1,000 digits by heart, a third of them mislabelled: where to stop, and what is restored."""
 
 import argparse
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,15 +44,14 @@ def main(argv=None):
         return found["val_loss"].mean(), (state, {"accuracy": found["val_accuracy"].float().mean()})
 
     step, evaluate = make_step(loss, optim.adam(1e-3)), make_eval(measure, 500)
-    begin = partial(step.init, *model.init(init_key), run_key)
-    step, evaluate = (step, evaluate) if args.eager else (jit(step), jit(evaluate))
+    fast, evaluate = (step, evaluate) if args.eager else (jit(step, donate=0), jit(evaluate))
 
     def run(stopping=None):
         """The last state, that of the epoch with the least validation loss, and the history."""
         with TemporaryDirectory() as folder, checkpoint.Checkpoints(folder, keep_best=1, best="val_loss") as kept:
             ts, history = fit(
-                step, begin(), lambda epoch: data.batches(random.fold_in(order_key, epoch), train, BATCH),
-                epochs=args.epochs, evaluate=lambda ts: evaluate(ts, val), early_stopping=stopping, save=kept.save,
+                fast, ts, data.stream(order_key, train, BATCH), epochs=args.epochs,
+                evaluate=lambda ts: evaluate(ts, val), early_stopping=stopping, save=kept.save,
             )  # fmt: skip
             return ts, checkpoint.load(kept.best(), like=ts), history
 

@@ -57,7 +57,7 @@ def main(argv=None):
     def learn(label, turn):
         step = make_step(weighted(terms, {"label_loss": label, "turn_loss": turn}), optimizer)
         ts, step = step.init(*model.init(init_key), run_key), step if args.eager else jit(step, donate=0)
-        batches = lambda epoch: data.batches(random.fold_in(order_key, epoch), train, BATCH)  # noqa: E731
+        batches = data.stream(order_key, train, BATCH)
         return fit(step, ts, batches, epochs=args.epochs, evaluate=lambda ts: evaluate(ts, test))
 
     evaluate = make_eval(measure, 1000) if args.eager else jit(make_eval(measure, 1000))

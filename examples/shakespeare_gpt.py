@@ -66,7 +66,7 @@ def main(argv=None):
     step, evaluate = make_step(loss, optim.adamw(rate, b2=0.99, weight_decay=0.1), clip=1.0), make_eval(measure, BATCH)
     ts = step.init(*model.init(init_key), run_key)
     step, evaluate = (step, evaluate) if args.eager else (jit(step, donate=0), jit(evaluate))
-    batches = lambda epoch: data.batches(random.fold_in(order_key, epoch), train, BATCH)  # noqa: E731
+    batches = data.stream(order_key, train, BATCH)
     ts, history = fit(step, ts, batches, epochs=args.epochs, evaluate=lambda ts: evaluate(ts, test), schedule=rate)
 
     print(data.decode(write(partial(model, ts.params, ts.state), write_key, test["x"][0], 400), text.classes))
