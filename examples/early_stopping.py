@@ -48,6 +48,7 @@ def main(argv=None):
 
     def run(stopping=None):
         """The last state, that of the epoch with the least validation loss, and the history."""
+        ts = step.init(*model.init(init_key), run_key)
         with TemporaryDirectory() as folder, checkpoint.Checkpoints(folder, keep_best=1, best="val_loss") as kept:
             ts, history = fit(
                 fast, ts, data.stream(order_key, train, BATCH), epochs=args.epochs,
