@@ -68,7 +68,7 @@ def main(argv=None):
     truth.plot([0, 85], [0, 85], "0.7"), truth.scatter(test["label"], predicted, s=10)
     truth.set(xlabel="true strength (MPa)", ylabel="predicted", title=f"R² {reached:.3f}")
     order = lost.argsort()
-    bars.barh([names[i] for i in order], lost[order]), bars.set(xlabel="R² lost when shuffled between rows")
+    bars.barh([names[i] for i in order], lost[order].tolist()), bars.set(xlabel="R² lost when shuffled between rows")
     save_figure(figure, args.out)
     print(f"R² {reached:.3f}, at least {FLOOR} after {EPOCHS} epochs; what matters most is {names[lost.argmax()]}")
     return int(reached.item() < FLOOR and args.epochs >= EPOCHS)

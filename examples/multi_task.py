@@ -69,7 +69,7 @@ def main(argv=None):
         axes.set(title=task, xlabel="epoch", ylabel="share of the test digits that is right"), axes.legend()
         print(f"{task}: {both[-1][task]:.2%} with both, at least {FLOORS[task]:.0%}; {single[-1][task]:.2%} alone")
     right = measure(ts.params, ts.state, test)["turn"].float()
-    panels[2].bar(range(10), [right[test["label"] == digit].mean() for digit in range(10)])
+    panels[2].bar(range(10), [right[test["label"] == digit].mean().item() for digit in range(10)])
     panels[2].set(xlabel="digit (0, 1 and 8 look alike upside down)", ylabel="share whose turn is right", ylim=(0.5, 1))
     save_figure(figure, args.out)
     return int(args.epochs >= EPOCHS and any(both[-1][task] < floor for task, floor in FLOORS.items()))
