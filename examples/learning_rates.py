@@ -12,7 +12,7 @@ from torch import nn
 from funcnet import Model, TrainState, data, jit, make_epoch, make_step, optim, random, vmap
 from funcnet.train import save_figure
 
-FLOOR, STEPS, BATCH = 0.95, 600, 64
+FLOOR, STEPS, BATCH = 0.95, 1500, 64
 RATES = torch.logspace(-4, 1, 16)
 
 
@@ -54,8 +54,8 @@ def main(argv=None):
     smooth = losses.unfold(1, min(20, args.steps), 1).mean(-1)
     for i, rate in enumerate(RATES.tolist()):
         curves.semilogy(smooth[i], color=colormaps["viridis"](i / len(RATES)), label=f"{rate:.2g}")
-    curves.set(title="the loss, a mean over 20 steps", xlabel="step", ylabel="cross-entropy (nats)", ylim=(0.05, 10))
-    curves.legend(title="rate", ncols=2, fontsize=7)
+    curves.set(title="the loss, a mean over 20 steps", xlabel="step", ylabel="cross-entropy (nats)", ylim=(0.03, 60))
+    curves.legend(title="rate", ncols=4, fontsize=7, loc="upper center")
     best = int(accuracy.argmax())
     ends.semilogx(RATES, accuracy, "o-"), ends.axhline(0.1, color="0.7", ls=":")
     ends.plot(RATES[best], accuracy[best], "o", color="C3", label=f"{RATES[best]:.2g}: {accuracy[best]:.1%}")

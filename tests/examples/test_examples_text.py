@@ -123,7 +123,7 @@ def test_learning_rates_are_compared(digits, run):
     assert len(right) == 16
     assert max(right) == 100.0
     assert right[0] < 60
-    assert "with 100.00%, at least 95% after 600 steps" in best
+    assert "with 100.00%, at least 95% after 1500 steps" in best
 
 
 def test_depths_are_compared(clothes, run):
