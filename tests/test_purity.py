@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import funcnet
-from funcnet import Model, TrainState, optim, random, tree
+from funcnet import Model, TrainState, diagnostics, optim, random, tree
 from funcnet.data import augment
 from tests.models import Everything
 
@@ -67,6 +67,14 @@ def picture(a):
 
 def two_steps(a, step=STEP):
     return funcnet.fit(step, train_state(a), [a["images"]] * 2, progress=False)
+
+
+def swept(a):
+    return diagnostics.find_rate(loss, optim.adamw, a["params"], a["state"], a["key"], [a["images"]], steps=10)
+
+
+def flow(a):
+    return diagnostics.gradient_flow(loss, a["params"], a["state"], a["images"], a["key"])
 
 
 def update(optimizer, a):
@@ -183,6 +191,21 @@ CALLS = {
     "data.stream": lambda a: list(funcnet.data.stream(a["key"], a["images"], 2, epochs=2)),
     "data.vocabulary": lambda a: funcnet.data.vocabulary("text"),
     "data.windows": lambda a: funcnet.data.windows(a["key"], a["key"].repeat(4), 3, 2),
+    "diagnostics.anomaly": lambda a: diagnostics.anomaly(STEP)(train_state(a), a["images"]),
+    "diagnostics.draw_flow": lambda a: diagnostics.draw_flow(flow(a)).axes[0].get_yticks(),
+    "diagnostics.draw_rates": lambda a: diagnostics.draw_rates(swept(a)).axes[0].lines[0].get_ydata(),
+    "diagnostics.find_rate": lambda a: swept(a)[:3],
+    "diagnostics.flow_numbers": lambda a: diagnostics.flow_numbers(
+        loss, a["params"], a["state"], a["images"], a["key"]
+    ),
+    "diagnostics.gradient_flow": lambda a: [row.norm for row in flow(a).rows],
+    "diagnostics.memory_report": lambda a: diagnostics.memory_report(STEP, train_state(a), a["images"]).peak,
+    "diagnostics.profile": lambda a: [
+        one.calls for one in diagnostics.profile(STEP, train_state(a), a["images"], steps=1, warmup=0).operations
+    ],
+    "diagnostics.try_rates": lambda a: diagnostics.try_rates(
+        loss, optim.adamw, a["params"], a["state"], a["key"], [a["images"]], a["x"][0].abs(), steps=2
+    ),
     "tree.cast": lambda a: tree.cast(a["tree"], torch.float64),
     "tree.check_like": lambda a: tree.check_like(a["tree"], a["tree"]),
     "tree.flatten": lambda a: tree.unflatten(*reversed(tree.flatten(a["tree"]))),
@@ -235,6 +258,7 @@ def public():
         (funcnet.data, "data."),
         (augment, "augment."),
         (funcnet.train, "train."),
+        (diagnostics, "diagnostics."),
     ):
         for name, value in vars(room).items():
             if room is funcnet.train and hasattr(funcnet, name):
