@@ -1,6 +1,7 @@
-"""Sixteen learning rates in one program: too small has not learned yet, too large never will, and what lies between."""
+"""Sixteen learning rates in one program: too small has not learned yet, too large never will; and what a sweep says."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,11 +10,12 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import nn
 
-from funcnet import Model, TrainState, data, jit, make_epoch, make_step, optim, random, vmap
+from funcnet import Model, data, jit, make_epoch, make_step, optim, random, vmap
+from funcnet.diagnostics import find_rate
 from funcnet.train import save_figure
 
 FLOOR, STEPS, BATCH = 0.95, 1500, 64
-RATES = torch.logspace(-4, 1, 16)
+RATES, sgd = torch.logspace(-4, 1, 16), partial(optim.sgd, momentum=0.9)
 
 
 def main(argv=None):
@@ -39,16 +41,18 @@ def main(argv=None):
 
     def train(start, train, test, rows, rate):
         """The loss of every step at this rate, and the share of the test digits that are right in the end."""
-        optimizer = optim.sgd(rate, momentum=0.9)
-        epoch = make_epoch(make_step(loss, optimizer))
-        ts, metrics = epoch(TrainState.create(start, state, optimizer, run_key), train, rows)
+        step = make_step(loss, sgd(rate))
+        ts, metrics = make_epoch(step)(step.init(start, state, run_key), train, rows)
         right = model(ts.params, ts.state, test["x"] / 255).argmax(-1) == test["label"]
         return metrics["loss"], right.float().mean()
 
     # From the same start, over the same batches: the rate alone has an axis of its own.
     together = vmap(train, (None, None, None, None, 0))
-    together = together if args.eager else jit(together)
-    losses, accuracy = together(params, digits.train, digits.test, rows, RATES)
+    losses, accuracy = (together if args.eager else jit(together))(params, digits.train, digits.test, rows, RATES)
+
+    # And a run of a hundred steps whose rate grows from one to the next.
+    batches = lambda epoch: data.batches(random.fold_in(rows_key, epoch), digits.train, BATCH)  # noqa: E731
+    sweep = find_rate(loss, sgd, params, state, run_key, batches, low=1e-4, compile=None if args.eager else jit)
 
     curves, ends = (figure := Figure((12, 4.5), layout="constrained")).subplots(1, 2)
     smooth = losses.unfold(1, min(20, args.steps), 1).mean(-1)
@@ -59,11 +63,13 @@ def main(argv=None):
     best = int(accuracy.argmax())
     ends.semilogx(RATES, accuracy, "o-"), ends.axhline(0.1, color="0.7", ls=":")
     ends.plot(RATES[best], accuracy[best], "o", color="C3", label=f"{RATES[best]:.2g}: {accuracy[best]:.1%}")
-    ends.legend()
-    ends.set(title=f"the test digits after {args.steps} steps", xlabel="rate", ylabel="share that is right")
+    if sweep.suggestion is not None:
+        ends.axvline(sweep.suggestion, color="C2", ls="--", label=f"{sweep.suggestion:.2g}, as a sweep suggests")
+    ends.legend(), ends.set(title=f"the test digits after {args.steps} steps", xlabel="rate", ylabel="share that is right")
     save_figure(figure, args.out)
     for rate, right in zip(RATES.tolist(), accuracy.tolist(), strict=True):
         print(f"rate {rate:8.5f}  {right:7.2%}")
+    print(f"sweep: {sweep}")
     print(f"best is rate {RATES[best]:.2g} with {accuracy[best]:.2%}, at least {FLOOR:.0%} after {STEPS} steps")
     missed = accuracy[best] < FLOOR or max(accuracy[0], accuracy[-1]) > accuracy[best] - 0.05
     return int(missed and args.steps >= STEPS)

@@ -118,7 +118,8 @@ def test_concrete_that_cannot_be_explained_misses_its_floor(mixtures, run):
 def test_learning_rates_are_compared(digits, run):
     code, told = run("learning_rates", "--data", digits, "--steps", "60")
     assert code == 0
-    *rates, best = told.splitlines()
+    *rates, sweep, best = told.splitlines()
+    assert sweep.startswith("sweep: ")
     right = [float(line.split()[-1].rstrip("%")) for line in rates]
     assert len(right) == 16
     assert max(right) == 100.0
