@@ -39,16 +39,15 @@ def main(argv=None):
         logits, state = model.apply(params, state, batch["x"] / 255, train=True)
         return F.cross_entropy(logits, batch["label"]), (state, {})
 
-    def train(start, train, test, rows, rate):
+    def run(rate):
         """The loss of every step at this rate, and the share of the test digits that are right in the end."""
         step = make_step(loss, sgd(rate))
-        ts, metrics = make_epoch(step)(step.init(start, state, run_key), train, rows)
-        right = model(ts.params, ts.state, test["x"] / 255).argmax(-1) == test["label"]
+        ts, metrics = make_epoch(step)(step.init(params, state, run_key), digits.train, rows)
+        right = model(ts.params, ts.state, digits.test["x"] / 255).argmax(-1) == digits.test["label"]
         return metrics["loss"], right.float().mean()
 
-    # From the same start, over the same batches: the rate alone has an axis of its own.
-    together = vmap(train, (None, None, None, None, 0))
-    losses, accuracy = (together if args.eager else jit(together))(params, digits.train, digits.test, rows, RATES)
+    # From the same start over the same batches: the rate alone has an axis of its own.
+    losses, accuracy = (vmap(run) if args.eager else jit(vmap(run)))(RATES)
 
     # And a run of a hundred steps whose rate grows from one to the next.
     batches = lambda epoch: data.batches(random.fold_in(rows_key, epoch), digits.train, BATCH)  # noqa: E731
@@ -65,7 +64,7 @@ def main(argv=None):
     ends.plot(RATES[best], accuracy[best], "o", color="C3", label=f"{RATES[best]:.2g}: {accuracy[best]:.1%}")
     if sweep.suggestion is not None:
         ends.axvline(sweep.suggestion, color="C2", ls="--", label=f"{sweep.suggestion:.2g}, as a sweep suggests")
-    ends.legend(), ends.set(title=f"the test digits after {args.steps} steps", xlabel="rate", ylabel="share that is right")
+    ends.set(title=f"after {args.steps} steps", xlabel="rate", ylabel="share of test digits right"), ends.legend()
     save_figure(figure, args.out)
     for rate, right in zip(RATES.tolist(), accuracy.tolist(), strict=True):
         print(f"rate {rate:8.5f}  {right:7.2%}")
