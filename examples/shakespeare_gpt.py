@@ -11,7 +11,7 @@ from torch import nn
 from funcnet import Model, data, fit, jit, make_eval, make_step, optim, random, scan
 from funcnet.train import draw_curves, save_figure
 
-FLOOR, EPOCHS, BATCH, CONTEXT, WIDTH, HEADS, LAYERS = 1.75, 7, 32, 64, 128, 4, 4
+FLOOR, EPOCHS, BATCH, CONTEXT, WIDTH, HEADS, LAYERS = 1.75, 5, 32, 64, 128, 4, 4
 
 
 class GPT(nn.Module):
