@@ -12,7 +12,7 @@ from funcnet import Model, data, fit, jit, make_eval, make_step, optim, random
 from funcnet.data.augment import normalize
 from funcnet.train import save_figure
 
-FLOOR, EPOCHS, BATCH, WIDTH = 0.87, 4, 128, 128
+FLOOR, EPOCHS, BATCH, WIDTH = 0.87, 5, 128, 128
 
 
 def mlp(depth):
@@ -36,6 +36,7 @@ def main(argv=None):
     except data.DataError as error:
         parser.exit(2, f"{error}\n")
     train, test = clothes.train, clothes.test
+    rate = optim.cosine_decay_schedule(1e-3, args.epochs * (len(train["label"]) // BATCH))
     init_key, order_key, run_key = random.split(random.key(args.seed), 3)
 
     def trained(depth):
@@ -50,7 +51,7 @@ def main(argv=None):
             logits = model(params, state, normalize(batch["x"], *clothes.statistics))
             return {"test_accuracy": logits.argmax(-1) == batch["label"]}
 
-        step, evaluate = make_step(loss, optim.adam(1e-3), metrics=["grad_norms"]), make_eval(measure, 1000)
+        step, evaluate = make_step(loss, optim.adam(rate), metrics=["grad_norms"]), make_eval(measure, 1000)
         ts = step.init(*model.init(init_key), run_key)
         step, evaluate = (step, evaluate) if args.eager else (jit(step, donate=0), jit(evaluate))
         batches = data.stream(order_key, train, BATCH)
@@ -61,7 +62,7 @@ def main(argv=None):
         history = trained(depth)
         for axes, name in zip(panels, ("loss", "test_accuracy"), strict=False):
             axes.plot(range(1, args.epochs + 1), [epoch[name] for epoch in history], ".-", label=f"{depth} layers")
-            axes.set(xlabel="epoch", ylabel=name.replace("_", " "))
+            axes.set(xlabel="epoch", ylabel=name.replace("_", " "), xticks=range(1, args.epochs + 1))
         norms = [norm for name, norm in history[0].items() if name.startswith("grad_norm/") and name.endswith("weight")]
         panels[2].semilogy(range(1, depth + 1), norms, ".-", label=f"{depth} layers")
         reached.append(history[-1]["test_accuracy"])

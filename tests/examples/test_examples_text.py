@@ -139,7 +139,7 @@ def test_depths_are_compared(clothes, run):
 def test_a_depth_that_learns_nothing_misses_the_floor(clothes, run, idx):
     labels = clothes / "FashionMNIST" / "raw" / "t10k-labels-idx1-ubyte"
     labels.write_bytes(idx((np.arange(100) + 1) % 10))  # the next class
-    assert run("depths", "--data", clothes, "--depths", "2", "--epochs", "4", "--eager")[0] == 1
+    assert run("depths", "--data", clothes, "--depths", "2", "--epochs", "5", "--eager")[0] == 1
 
 
 def test_early_stopping_restores_the_best(digits, run):
@@ -167,4 +167,4 @@ def test_the_digits_are_turned_as_they_say(example, digits):
     assert sorted(set(turned["turn"].tolist())) == [0, 1, 2, 3]
     for i in range(20):
         back = turned["x"][i].rot90(-int(turned["turn"][i]), (1, 2))
-        assert torch.equal(back, rows["x"][i])
+        assert torch.equal(back, rows["x"][i, :, 1:, 1:])
