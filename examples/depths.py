@@ -12,7 +12,7 @@ from funcnet import Model, data, fit, jit, make_eval, make_step, optim, random
 from funcnet.data.augment import normalize
 from funcnet.train import save_figure
 
-FLOOR, EPOCHS, BATCH, WIDTH = 0.87, 5, 128, 128
+FLOOR, EPOCHS, BATCH, WIDTH = 0.85, 5, 128, 128
 
 
 def mlp(depth):

@@ -133,7 +133,7 @@ def test_depths_are_compared(clothes, run):
     shallow, deep, worst = told.splitlines()
     assert shallow.startswith(" 2 layers: 100.00% right, gradients ")
     assert deep.startswith(" 4 layers: ")
-    assert "at least 87% after" in worst
+    assert "at least 85% after" in worst
 
 
 def test_a_depth_that_learns_nothing_misses_the_floor(clothes, run, idx):
