@@ -58,6 +58,13 @@ def curve(rows):
     return funcnet.train.draw_curves(rows).axes[0].lines[0].get_ydata().tolist()
 
 
+def picture(a):
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "new", "curves.png")
+        funcnet.train.save_figure(funcnet.train.draw_curves([{"loss": a["x"][0, 0].item()}]), path)
+        return torch.tensor(list(path.read_bytes()))
+
+
 def two_steps(a, step=STEP):
     return funcnet.fit(step, train_state(a), [a["images"]] * 2, progress=False)
 
@@ -180,6 +187,7 @@ CALLS = {
     "data.read_text": reading(funcnet.data.read_text, b"text"),
     "data.split": lambda a: funcnet.data.split(a["key"], a["images"], 0.5),
     "train.draw_curves": lambda a: curve([{"loss": value} for value in a["x"].flatten().tolist()]),
+    "train.save_figure": picture,
     "train.weighted": lambda a: funcnet.make_step(funcnet.train.weighted(terms, {"mean": 0.5, "size": 2.0}), SGD)(
         TrainState.create(a["params"], a["state"], SGD, a["key"]), a["images"]
     ),

@@ -1,6 +1,7 @@
 """Training: the state of a run, the pure step, an epoch as one function, evaluation, and the loop around them."""
 
 from funcnet.train.curves import draw_curves as draw_curves
+from funcnet.train.curves import save_figure as save_figure
 from funcnet.train.epoch import make_epoch as make_epoch
 from funcnet.train.evaluation import make_eval as make_eval
 from funcnet.train.failures import NonFiniteError as NonFiniteError

@@ -1,13 +1,17 @@
 """The curves of a run as a picture."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from funcnet.checkpoint.files import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_curves", "save_figure"]
 
 _SIDES = ("train", "val", "valid", "validation", "test", "eval")
 
@@ -53,6 +57,20 @@ def draw_curves(rows: Sequence[Mapping[str, float]]) -> "Figure":
     for axes in panels[len(lines) :]:
         axes.remove()
     return figure
+
+
+def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG, whole or not at all; the folder is made where it is not there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_figure(draw_curves([{"loss": 2.0}, {"loss": 1.0}]), f"{folder}/run/curves.png")
+    ...     os.listdir(f"{folder}/run")
+    ['curves.png']
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole(Path(path)) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def _metric(name: str) -> str:
