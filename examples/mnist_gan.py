@@ -1,7 +1,6 @@
 """A GAN on MNIST: two networks, two optimizers, one pure step; noise, or one digit over and over, misses the score."""
 
 import argparse
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -26,9 +25,9 @@ def judge(outputs=1):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="the folder that holds MNIST/raw")
+    parser.add_argument("--data", required=True, help="the folder that holds MNIST/raw")
     parser.add_argument("--download", action="store_true", help="fetch what is not there")
-    parser.add_argument("--out", type=Path, default=Path("out/mnist_gan.png"), help="samples, a row an epoch")
+    parser.add_argument("--out", default="out/mnist_gan.png", help="samples, a row an epoch")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--eager", action="store_true", help="compile nothing")
@@ -64,11 +63,11 @@ def main(argv=None):
     batches = lambda epoch: data.batches(random.fold_in(order_key, epoch), digits, BATCH)  # noqa: E731
     paint = lambda ts: maker(ts.params, ts.state, noise(show_key, 2000))  # noqa: E731
     rows, keep = [paint(players[0])[:20]], lambda now: rows.append(paint(now.ts[0])[:20])
-    compiled = (lambda step: step) if args.eager else lambda step: jit(step, donate=0)
-    named, _ = fit(compiled(naming), naming.init(*classifier.init(keys[0]), keys[1]), batches)
-    players, _ = fit(compiled(play), players, batches, epochs=args.epochs, callbacks=[keep])
+    compiled = (lambda step, **_: step) if args.eager else jit
+    named, _ = fit(compiled(naming, donate=0), naming.init(*classifier.init(keys[0]), keys[1]), batches)
+    players, _ = fit(compiled(play, donate=0), players, batches, epochs=args.epochs, callbacks=[keep])
     axes = (figure := Figure((10, len(rows) / 2), layout="constrained")).subplots()
-    axes.imshow(torch.stack(rows)[:, :, 0].transpose(1, 2).flatten(2).flatten(0, 1), cmap="gray"), axes.axis("off")
+    axes.imshow(torch.cat([row.squeeze(1).movedim(0, 1).flatten(1) for row in rows]).numpy(), "gray"), axes.axis("off")
     save_figure(figure, args.out)
     sure = classifier(named.params, named.state, paint(players[0])).softmax(-1)
     score = (torch.special.entr(sure.mean(0)).sum() - torch.special.entr(sure).sum(-1).mean()).exp().item()

@@ -66,7 +66,7 @@ def main(argv=None):
     few = torch.cat([order[rows.train["label"][order] == i][: args.labels] for i in range(len(rows.classes))])
     rows = rows._replace(train={name: values[few] for name, values in rows.train.items()})
     axes = (figure := Figure((6, 4), layout="constrained")).subplots()
-    for way, how in (("scratch", {}), ("frozen", {"start": body, "frozen": True}), ("unfrozen", {"start": body})):
+    for way, how in (("frozen", {"start": body, "frozen": True}), ("scratch", {}), ("unfrozen", {"start": body})):
         _, curve = learn(model, rows, args.epochs, key, args.eager, args.batch, **how)
         axes.plot(range(1, len(curve) + 1), curve, ".-", label=f"{way}: {curve[-1]:.2%}")
         print(f"{way:10s} {curve[-1]:.2%}")

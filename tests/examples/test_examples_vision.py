@@ -25,7 +25,7 @@ def test_the_cnn_misses_what_cannot_be_learnt(clothes, idx, run):
     assert run("fashion_cnn", "--data", clothes, "--eager", "--limit", "128")[0] == 0
 
 
-@pytest.mark.parametrize("options", [[], ["--eager"]], ids=["compiled", "eager"])
+@pytest.mark.parametrize("options", [pytest.param([], marks=pytest.mark.slow), ["--eager"]], ids=["compiled", "eager"])
 def test_resnet_sees_photographs(options, photos, run):
     code, told = run("trashnet_resnet", "--data", photos, "--epochs", "1", "--size", "32", "--batch", "10", *options)
     assert code == 0
@@ -80,7 +80,7 @@ def test_transfer_refuses_weights_of_another_model(photos, weights, run):
         run("transfer", "--data", f"folder:{photos}/trashnet", "--weights", weights, "--model", "mobilenet_v2")
 
 
-@pytest.mark.parametrize("options", [[], ["--eager"]], ids=["compiled", "eager"])
+@pytest.mark.parametrize("options", [pytest.param([], marks=pytest.mark.slow), ["--eager"]], ids=["compiled", "eager"])
 def test_the_gan_plays(options, digits, run):
     code, told = run("mnist_gan", "--data", digits, "--epochs", "1", *options)
     assert code == 0
