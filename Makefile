@@ -4,9 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= torch
 PYTEST := $(BIN)/python -m pytest -n 2
+DATA ?= data
+# These take no data, or bring it along; those read what is under DATA.
+EXAMPLES ?= gradients linear_regression augment optimizer_race
+EXAMPLES_WITH_DATA ?= mnist_mlp learning_rates depths early_stopping multi_task concrete_regression fashion_cnn \
+	transfer mnist_gan shakespeare_lstm shakespeare_gpt trashnet_resnet
 BENCH ?= mlp cnn gpt-small lstm overhead overhead-gradient ensemble-64 per-example blocks
 
-.PHONY: demo test test-all test-torch lint bench smoke clean
+.PHONY: demo examples test test-all test-torch lint bench smoke clean
 
 demo: $(VENV)/.demo
 	$(BIN)/funcnet demo
@@ -25,6 +30,20 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# Every example in full, the slowest last: most of an hour on two cores. Exit status 1 where one misses its figure.
+# make examples DATA=folder, where the folder holds MNIST/, FashionMNIST/, trashnet/, tabular/ and tinyshakespeare/.
+examples: $(VENV)/.dev
+	@missed=; \
+	run() { \
+		name=$$1; shift; begun=$$(date +%s); echo "== $$name"; \
+		$(BIN)/python examples/$$name.py "$$@" || missed="$$missed $$name"; \
+		echo "== $$name: $$(($$(date +%s) - begun)) s"; \
+	}; \
+	run gradients; \
+	for name in $(filter-out gradients,$(EXAMPLES)); do run $$name --out build/examples/$$name.png; done; \
+	for name in $(EXAMPLES_WITH_DATA); do run $$name --data $(DATA) --out build/examples/$$name.png; done; \
+	if [ -n "$$missed" ]; then echo "missed:$$missed"; exit 1; fi
 
 # Ten minutes on two cores; exit status 1 where a target is missed.
 bench: $(VENV)/.dev

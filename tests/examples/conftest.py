@@ -37,11 +37,15 @@ def example():
 
 @pytest.fixture
 def run(example, tmp_path, capsys):
-    """Run an example's main with a picture to draw: its exit code and what it printed, the picture being whole."""
+    """Run an example's main with a picture to draw: its exit code and what it printed, the picture being whole.
 
-    def run(name, *arguments):
-        out = tmp_path / "deep" / "picture.png"
-        code = example(name).main([*map(str, arguments), "--out", str(out)])
+    Names that are given stand in the place of the example's own.
+    """
+
+    def run(name, *arguments, **others):
+        out, module = tmp_path / "deep" / "picture.png", example(name)
+        vars(module).update(others)
+        code = module.main([*map(str, arguments), "--out", str(out)])
         assert out.read_bytes().startswith(b"\x89PNG\r\n")
         assert [path.name for path in out.parent.iterdir()] == [out.name]
         return code, capsys.readouterr().out

@@ -60,8 +60,8 @@ def test_mnist_names_a_damaged_file(name, damage, digits, example, tmp_path, cap
         example("mnist_mlp").main(["--data", str(digits), "--out", str(out)])
     assert stop.value.code == 2
     err = capsys.readouterr().err
-    assert f"{path} is missing, empty or truncated" in err
-    assert f"gunzip -kf {path.parent}/*.gz" in err
+    assert name in err
+    assert str(path.parent) in err
     assert err.count("\n") == 1
     assert not out.exists()
 
