@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from funcnet.runs.errors import RunError, known, refusing
 from funcnet.runs.folder import checkpoint_in, telling
 from funcnet.runs.task import Task
 from funcnet.train import LossScale, TrainState, make_step, statistics
+from funcnet.train.feed import Batches
 from funcnet.train.precision import Precision
 from funcnet.train.step import Step, StepFunction
 
@@ -55,8 +56,8 @@ class Plan(NamedTuple):
     notes: tuple[str, ...]
     """What whoever asked for it should know."""
 
-    def batches(self) -> Callable[[int], Iterable[Any]]:
-        """An epoch's batches by its number."""
+    def batches(self) -> Batches:
+        """What `fit` takes its batches from."""
         return self.rows.batches(self.key, self.config.batch_size)
 
     def run(self, backend: str = "inductor") -> StepFunction:

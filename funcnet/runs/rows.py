@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -98,21 +98,14 @@ class Rows(NamedTuple):
             return (len(self.train["token"]) - 1) // self.facts.shape[0] - 1
         return len(self.train["label"])
 
-    def feed(self, key: Tensor, size: int) -> Batches:
-        """What `fit` takes its batches from."""
-        if self.facts.kind == "language":
-            return self.batches(key, size)
-        return data.stream(key, self.train, size)
-
-    def batches(self, key: Tensor, size: int) -> Callable[[int], Iterable[Any]]:
-        """An epoch's batches as a function of its number. Text is cut into windows at another place each epoch."""
+    def batches(self, key: Tensor, size: int) -> Batches:
+        """What `fit` takes its batches from. Text is cut into windows at another place each epoch."""
+        if self.facts.kind != "language":
+            return data.stream(key, self.train, size)
+        length = self.facts.shape[0]
 
         def epoch(number: int) -> Iterable[Any]:
-            own = random.fold_in(key, number)
-            if self.facts.kind != "language":
-                return data.batches(own, self.train, size)
-            start_key, own = random.split(own)
-            length = self.facts.shape[0]
+            start_key, own = random.split(random.fold_in(key, number))
             start = int(random.randint(start_key, (), 0, length))
             tokens = self.train["token"][start : start + self.per_epoch * length + 1]
             return data.batches(own, data.chunks(tokens, length), size)

@@ -83,7 +83,7 @@ def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backe
         ts, history = fit(
             plan.run(backend),
             ts,
-            plan.rows.feed(plan.key, config.batch_size),
+            plan.batches(),
             epochs=config.ends.get("epochs"),
             steps=config.ends.get("steps"),
             start=position,
