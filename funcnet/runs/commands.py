@@ -131,7 +131,7 @@ def _same(folder: Any, config: Any, asked: dict[str, Any]) -> None:
     from funcnet.runs.plan import resolved_paths
     from funcnet.runs.rows import Facts
 
-    wanted = {name: tuple(value) if isinstance(value, list) else value for name, value in asked.items()}
+    wanted: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in asked.items()}
     wanted |= resolved_paths(wanted)
     if "model" in wanted:
         wanted["model"] = models.build(wanted["model"], Facts.read(folder.facts)).text

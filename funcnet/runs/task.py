@@ -126,8 +126,8 @@ class Task:
                 f"{self._text!r} returns {tuple(output.shape)} for {facts.told}: its last layer must give "
                 f"{facts.outputs}, in all {want}."
             )
-        output = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
-        return output[:, 0] if facts.kind == "regression" else output
+        found: Tensor = output.float() if output.dtype in (torch.float16, torch.bfloat16) else output
+        return found[:, 0] if facts.kind == "regression" else found
 
 
 def _of_rows(values: Tensor) -> Tensor:
