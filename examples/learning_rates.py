@@ -30,7 +30,7 @@ def main(argv=None):
         digits = data.load("mnist", root=args.data)
     except data.DataError as error:
         parser.exit(2, f"{error}\n")
-    init_key, rows_key, run_key = random.split(random.key(args.seed), 3)
+    init_key, rows_key, sweep_key, run_key = random.split(random.key(args.seed), 4)
     model = Model(lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 10)))
     params, state = model.init(init_key)
     rows = random.randint(rows_key, (args.steps, BATCH), 0, len(digits.train["label"])).long()
@@ -50,7 +50,7 @@ def main(argv=None):
     losses, accuracy = (vmap(run) if args.eager else jit(vmap(run)))(RATES)
 
     # And a run of a hundred steps whose rate grows from one to the next.
-    batches = lambda epoch: data.batches(random.fold_in(rows_key, epoch), digits.train, BATCH)  # noqa: E731
+    batches = data.stream(sweep_key, digits.train, BATCH)
     sweep = find_rate(loss, sgd, params, state, run_key, batches, low=1e-4, compile=None if args.eager else jit)
 
     curves, ends = (figure := Figure((12, 4.5), layout="constrained")).subplots(1, 2)

@@ -49,7 +49,8 @@ def test_missing_data_is_one_line_that_says_what_to_pass(name, example, tmp_path
     told = capsys.readouterr().err
     assert str(tmp_path) in told
     assert ("--data names the folder" in told) or ("or the folder that has it as root" in told)
-    assert told.count("\n") == 1
+    # torch may log that there is no GPU, of its own accord.
+    assert len([line for line in told.splitlines() if "cpp_extension" not in line]) == 1
     assert not (tmp_path / "deep").exists()
 
 
