@@ -47,7 +47,7 @@ examples: $(VENV)/.dev
 
 # Ten minutes on two cores; exit status 1 where a target is missed.
 bench: $(VENV)/.dev
-	$(BIN)/funcnet bench $(BENCH) --targets --json build/bench.json --markdown build/bench.md --plot build/bench.png
+	$(BIN)/funcnet bench $(BENCH) --targets --out build/bench.json --markdown build/bench.md --plot build/bench.png
 
 # Whether every way runs, and gives the losses of the others.
 smoke: $(VENV)/.dev

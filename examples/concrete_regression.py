@@ -50,10 +50,9 @@ def main(argv=None):
     step, evaluate = make_step(loss, optim.adamw(rate, weight_decay=0.1)), make_eval(measure, 256)
     ts = step.init(*model.init(init_key), run_key)
     step, evaluate = (step, evaluate) if args.eager else (jit(step, donate=0), jit(evaluate))
-    ts, history = fit(
-        step, ts, lambda epoch: data.batches(random.fold_in(order_key, epoch), train, BATCH), epochs=args.epochs,
-        evaluate=lambda ts: evaluate(ts, test), schedule=rate,
-    )  # fmt: skip
+    batches = data.stream(order_key, train, BATCH)
+    ts, history = fit(step, ts, batches, epochs=args.epochs, evaluate=lambda ts: evaluate(ts, test), schedule=rate)
+
     predicted = strength(ts.params, ts.state, test["x"])
     reached = r_squared(predicted, test["label"])
 
@@ -69,7 +68,7 @@ def main(argv=None):
     truth.plot([0, 85], [0, 85], "0.7"), truth.scatter(test["label"], predicted, s=10)
     truth.set(xlabel="true strength (MPa)", ylabel="predicted", title=f"R² {reached:.3f}")
     order = lost.argsort()
-    bars.barh([names[i] for i in order], lost[order]), bars.set(xlabel="R² lost when shuffled between rows")
+    bars.barh([names[i] for i in order], lost[order].tolist()), bars.set(xlabel="R² lost when shuffled between rows")
     save_figure(figure, args.out)
     print(f"R² {reached:.3f}, at least {FLOOR} after {EPOCHS} epochs; what matters most is {names[lost.argmax()]}")
     return int(reached.item() < FLOOR and args.epochs >= EPOCHS)

@@ -1,7 +1,6 @@
-"""The command line: `funcnet demo`, `funcnet summary`, `funcnet check`, `funcnet bench`."""
+"""The command line: `funcnet train` and what goes with it, `demo`, `summary`, `check` and `bench`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -9,11 +8,11 @@ from typing import cast
 
 from funcnet.bench import shell as bench
 from funcnet.counts import shell as summary
+from funcnet.runs import shell as runs
+from funcnet.shell import DONE, FAILED, INTERRUPTED, Parser, add_command, stop
 from funcnet.testing import shell as check
 
 __all__ = ["main"]
-
-FAILED, UNABLE, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,20 +29,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return cast(int, arguments.run(arguments))
     except KeyboardInterrupt:
-        return _stop("interrupted.", INTERRUPTED)
+        return stop("interrupted.", INTERRUPTED)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="funcnet", description="Purely functional PyTorch.")
+    parser = Parser(prog="funcnet", description="Purely functional PyTorch.")
     parser.add_argument("--version", action="version", version=f"funcnet {version('funcnet')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    demo = commands.add_parser(
+    runs.add_parsers(commands)
+    demo = add_command(
+        commands,
         "demo",
         help="train two classifiers of handwritten digits and compare the speed of their steps",
         description="Trains an MLP and a CNN on scikit-learn's handwritten digits, times their training step in "
         "ordinary torch, pure, and compiled, and writes pictures and weights. Exit status 1 if a model misses its "
         "accuracy.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        examples=["demo", "demo --eager --out pictures --seed 3"],
     )
     demo.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="where pictures and weights go")
     demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="where all randomness starts")
@@ -73,20 +74,13 @@ def _demo(out: Path, seed: int, eager: bool) -> int:
         if package not in ("sklearn", "matplotlib"):
             raise
         name = {"sklearn": "scikit-learn"}.get(package, package)
-        return _stop(f'the demo needs {name}, which is not installed: pip install "funcnet[demo]"', UNABLE)
+        return stop(f'the demo needs {name}, which is not installed: pip install "funcnet[demo]"')
     from funcnet.jit import CompilerMissingError
 
     try:
         reached = run(out, seed, Settings(backend=None if eager else "inductor"))
     except CompilerMissingError as error:
-        return _stop(f"{error} Or run: funcnet demo --eager", UNABLE)
+        return stop(f"{error} Or run: funcnet demo --eager")
     except OSError as error:
-        return _stop(
-            f"cannot write to {str(out)!r}: {error.strerror or error}. Name another folder with --out.", UNABLE
-        )
-    return 0 if reached else FAILED
-
-
-def _stop(message: str, status: int) -> int:
-    print(f"funcnet: {message}", file=sys.stderr)
-    return status
+        return stop(f"cannot write to {str(out)!r}: {error.strerror or error}. Name another folder with --out.")
+    return DONE if reached else FAILED

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import funcnet
-from funcnet import Model, TrainState, optim, random, tree
+from funcnet import Model, TrainState, diagnostics, optim, random, tree
 from funcnet.data import augment
 from tests.models import Everything
 
@@ -58,8 +58,27 @@ def curve(rows):
     return funcnet.train.draw_curves(rows).axes[0].lines[0].get_ydata().tolist()
 
 
+def picture(a):
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "new", "curves.png")
+        funcnet.train.save_figure(funcnet.train.draw_curves([{"loss": a["x"][0, 0].item()}]), path)
+        return torch.tensor(list(path.read_bytes()))
+
+
 def two_steps(a, step=STEP):
     return funcnet.fit(step, train_state(a), [a["images"]] * 2, progress=False)
+
+
+def distance(params, state, batch, key):
+    return square(params["a"].sum(0) - batch), (state, {})
+
+
+def swept(a):
+    return diagnostics.find_rate(distance, optim.adamw, a["tree"], {}, a["key"], [a["x"][0]], steps=10)
+
+
+def flow(a):
+    return diagnostics.gradient_flow(loss, a["params"], a["state"], a["images"], a["key"])
 
 
 def update(optimizer, a):
@@ -168,6 +187,7 @@ CALLS = {
     "data.read_text": reading(funcnet.data.read_text, b"text"),
     "data.split": lambda a: funcnet.data.split(a["key"], a["images"], 0.5),
     "train.draw_curves": lambda a: curve([{"loss": value} for value in a["x"].flatten().tolist()]),
+    "train.save_figure": picture,
     "train.weighted": lambda a: funcnet.make_step(funcnet.train.weighted(terms, {"mean": 0.5, "size": 2.0}), SGD)(
         TrainState.create(a["params"], a["state"], SGD, a["key"]), a["images"]
     ),
@@ -175,6 +195,21 @@ CALLS = {
     "data.stream": lambda a: list(funcnet.data.stream(a["key"], a["images"], 2, epochs=2)),
     "data.vocabulary": lambda a: funcnet.data.vocabulary("text"),
     "data.windows": lambda a: funcnet.data.windows(a["key"], a["key"].repeat(4), 3, 2),
+    "diagnostics.anomaly": lambda a: diagnostics.anomaly(STEP)(train_state(a), a["images"]),
+    "diagnostics.draw_flow": lambda a: diagnostics.draw_flow(flow(a)).axes[0].get_yticks(),
+    "diagnostics.draw_rates": lambda a: diagnostics.draw_rates(swept(a)).axes[0].lines[0].get_ydata(),
+    "diagnostics.find_rate": lambda a: swept(a)[:3],
+    "diagnostics.flow_numbers": lambda a: diagnostics.flow_numbers(
+        loss, a["params"], a["state"], a["images"], a["key"]
+    ),
+    "diagnostics.gradient_flow": lambda a: [row.norm for row in flow(a).rows],
+    "diagnostics.memory_report": lambda a: diagnostics.memory_report(STEP, train_state(a), a["images"]).peak,
+    "diagnostics.profile": lambda a: [
+        one.calls for one in diagnostics.profile(STEP, train_state(a), a["images"], steps=1, warmup=0).operations
+    ],
+    "diagnostics.try_rates": lambda a: diagnostics.try_rates(
+        loss, optim.adamw, a["params"], a["state"], a["key"], [a["images"]], a["x"][0].abs(), steps=2
+    ),
     "tree.cast": lambda a: tree.cast(a["tree"], torch.float64),
     "tree.check_like": lambda a: tree.check_like(a["tree"], a["tree"]),
     "tree.flatten": lambda a: tree.unflatten(*reversed(tree.flatten(a["tree"]))),
@@ -227,6 +262,7 @@ def public():
         (funcnet.data, "data."),
         (augment, "augment."),
         (funcnet.train, "train."),
+        (diagnostics, "diagnostics."),
     ):
         for name, value in vars(room).items():
             if room is funcnet.train and hasattr(funcnet, name):

@@ -3,6 +3,10 @@
 Each entry says what it is for, the versions it was checked on, and what happens where it is missing.
 """
 
+from funcnet._compat.allocations import Allocation as Allocation
+from funcnet._compat.allocations import Recording as Recording
+from funcnet._compat.allocations import on_host as on_host
+from funcnet._compat.allocations import record_allocations as record_allocations
 from funcnet._compat.attention import batch_attention as batch_attention
 from funcnet._compat.attention import is_fused_attention as is_fused_attention
 from funcnet._compat.compiler import compile_graph as compile_graph
@@ -75,3 +79,7 @@ from funcnet._compat.recurrence import lstm_workspace as lstm_workspace
 from funcnet._compat.trees import register_dataclass as register_dataclass
 from funcnet._compat.trees import tree_children as tree_children
 from funcnet._compat.trees import tree_node as tree_node
+from funcnet._compat.watching import Watch as Watch
+from funcnet._compat.watching import backward_node as backward_node
+from funcnet._compat.watching import sequence as sequence
+from funcnet._compat.watching import watching as watching

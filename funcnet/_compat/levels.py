@@ -7,6 +7,8 @@ import torch
 from torch._C import _functorch
 from torch.autograd import forward_ad
 
+from funcnet._compat.watching import watching
+
 # The stack of torch function modes. Checked on 2.15.0.
 _depth = getattr(torch._C, "_len_torch_function_stack", int)
 _at: Any = getattr(torch._C, "_get_function_stack_at", None)
@@ -30,9 +32,10 @@ def forward_mode() -> bool:
 def tracing() -> bool:
     """Whether the call is being traced or faked, so that tensors hold no values that the host may read.
 
-    Any active dispatch mode (fake tensors, proxies) counts. Checked on 2.15.0.
+    Any active dispatch mode (fake tensors, proxies) counts, but for those that only look. Checked on 2.15.0.
     """
-    return torch._C._len_torch_dispatch_stack() > 0 or torch.compiler.is_compiling()
+    modes = torch._C._len_torch_dispatch_stack()
+    return (modes > 0 and modes > watching()) or torch.compiler.is_compiling()
 
 
 def plain() -> bool:

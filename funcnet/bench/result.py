@@ -86,16 +86,19 @@ class Report:
         """Each way that cannot be run on this machine, with the reason."""
         return [f"{r.name}, {way}: {c.absent}" for r in self.results for way, c in r.cells.items() if c.absent]
 
-    def save(self, path: Path) -> None:
-        """Write the report as JSON, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        plain = {"environment": self.environment, "limits": self.limits._asdict()}
+    def plain(self) -> dict[str, Any]:
+        """The report as values fit for JSON."""
         results = [asdict(result) for result in self.results]
         for result in results:
             for cell in result["cells"].values():
                 cell["timing"] = cell["timing"] and cell["timing"]._asdict()
+        return {"environment": self.environment, "limits": self.limits._asdict(), "results": results}
+
+    def save(self, path: Path) -> None:
+        """Write the report as JSON, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as written:
-            written.write_text(json.dumps({**plain, "results": results}, indent=1) + "\n")
+            written.write_text(json.dumps(self.plain(), indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> "Report":
@@ -110,7 +113,7 @@ class Report:
         except OSError as error:
             raise ReportError(f"cannot read {str(path)!r}: {error.strerror or error}.") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ReportError(f"{str(path)!r} holds no report of `funcnet bench --json` ({error}).") from error
+            raise ReportError(f"{str(path)!r} holds no report of `funcnet bench --out` ({error}).") from error
 
 
 def _result(plain: Mapping[str, Any]) -> Result:

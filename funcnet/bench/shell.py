@@ -21,45 +21,45 @@ from funcnet.bench.race import race
 from funcnet.bench.result import Report, ReportError, Result
 from funcnet.bench.subject import Setting, Subject
 from funcnet.jit import jit
+from funcnet.shell import ABSENT, FAILED, add_command, add_json, positive, show, stop
 
 __all__ = ["add_parser"]
 
-_FAILED, _UNABLE, _ABSENT = 1, 2, 3
 _USUAL = ("mlp", "cnn", "gpt-small")
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the program's."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser = add_command(
+        commands,
         "bench",
         help="time a training step compiled and eager, against torch.nn and jax",
         description="Runs workloads in several ways, in turns, in one run. Exit status 1 if a way fails, disagrees "
         "with the others or misses a target that --targets asks for; 2 if there is nothing to run; 3 if a way cannot "
         "be run on this machine.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        examples=[
+            "bench mlp cnn --out report.json --plot report.png",
+            "bench mlp --ways 'funcnet*' --compare report.json",
+            "bench package.module:make_step --rounds 30",
+        ],
     )
     parser.add_argument("what", nargs="*", help=f"names (see --list), or package.module:make_step; {', '.join(_USUAL)}")
     parser.add_argument("--list", action="store_true", help="name everything there is, and stop")
     parser.add_argument("--ways", action="append", metavar="GLOB", help="only these ways; may be repeated")
-    parser.add_argument("--rounds", type=_positive, default=15, metavar="N", help="rounds that the ways take turns in")
+    parser.add_argument("--rounds", type=positive, default=15, metavar="N", help="rounds that the ways take turns in")
     parser.add_argument("--seconds", type=float, default=0.15, metavar="S", help="how long a way runs in a round")
     parser.add_argument("--warm", action="store_true", help="do not measure compiling with empty caches")
     parser.add_argument("--smoke", action="store_true", help="time nothing: only see that the ways run and agree")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--autocast", choices=_DTYPES, help="the dtype of matrix products")
     parser.add_argument("--targets", action="store_true", help="print what the project holds itself to beside it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the report")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where to write the report, as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="where to write its tables")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="where to draw it")
     parser.add_argument("--compare", type=Path, metavar="FILE", help="an older report to set this one against")
+    add_json(parser)
     parser.set_defaults(run=_run)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of rounds")
-    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -67,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from funcnet.bench.subjects import SUBJECTS, subject  # every workload, wanted only here
 
     if arguments.list:
-        print("\n".join(SUBJECTS))
+        show(list(SUBJECTS)) if arguments.json else print("\n".join(SUBJECTS))
         return 0
     autocast = _DTYPES.get(arguments.autocast)
     try:
@@ -76,22 +76,25 @@ def _run(arguments: argparse.Namespace) -> int:
         older = Report.load(arguments.compare) if arguments.compare else None
         chosen = [_chosen(subject(name, setting), arguments.ways) for name in arguments.what or _USUAL]
     except (specs.SpecError, ReportError) as error:
-        return _stop(str(error))
-    console = Console(width=None if sys.stdout.isatty() else 160)
+        return stop(str(error))
+    console = Console(width=None if sys.stdout.isatty() else 160, quiet=arguments.json)
     report = Report(environment(device), limits(device, autocast or torch.float32), [])
     try:
         for result in _raced(chosen, arguments):
             report.results.append(result)
-            if arguments.json:
-                report.save(arguments.json)  # each time: a run may take an hour, and be cut short
+            if arguments.out:
+                report.save(arguments.out)  # each time: a run may take an hour, and be cut short
             if not arguments.smoke:
                 console.print(tables.table(result, report.limits), "")
         _write(report, arguments)
     except OSError as error:
-        return _stop(f"cannot write to {error.filename!r}: {error.strerror or error}.")
+        return stop(f"cannot write to {error.filename!r}: {error.strerror or error}.")
     if older is not None:
         console.print(changes(report, older), "")
-    return _verdict(report, arguments, console)
+    status = _verdict(report, arguments, console)
+    if arguments.json:
+        show(report.plain())
+    return status
 
 
 def _raced(subjects: Iterable[Subject], arguments: argparse.Namespace) -> Iterable[Result]:
@@ -155,12 +158,7 @@ def _verdict(report: Report, arguments: argparse.Namespace, console: Console) ->
         print(f"funcnet: {line}", file=sys.stderr)
     if arguments.smoke and not report.failures:
         ran = sum(not cell.absent for result in report.results for cell in result.cells.values())
-        print(f"{ran} ways of {len(report.results)} workloads ran, and agree.")
+        console.print(f"{ran} ways of {len(report.results)} workloads ran, and agree.")
     if report.failures or short:
-        return _FAILED
-    return _ABSENT if report.absences else 0
-
-
-def _stop(message: str) -> int:
-    print(f"funcnet: {message}", file=sys.stderr)
-    return _UNABLE
+        return FAILED
+    return ABSENT if report.absences else 0

@@ -9,7 +9,7 @@ run, with a `lock` and a `writer`.
 from .errors import CheckpointError
 from .foreign import adopt, load_state_dict
 from .loading import load
-from .manager import Checkpoints, latest
+from .manager import Checkpoints, best, latest
 from .manifest import Manifest, TensorInfo, read_manifest
 from .matching import Report
 from .saving import save
@@ -21,6 +21,7 @@ __all__ = [
     "Report",
     "TensorInfo",
     "adopt",
+    "best",
     "latest",
     "load",
     "load_state_dict",

@@ -20,7 +20,7 @@ from .manifest import Manifest, check_size, read_manifest
 from .saving import prepare, write
 from .writer import Writer
 
-__all__ = ["Checkpoints", "latest"]
+__all__ = ["Checkpoints", "best", "latest"]
 
 _NAME = re.compile(r"step-(\d{8,})", re.ASCII)
 
@@ -237,6 +237,15 @@ def latest(folder: StrPath) -> Path | None:
     """
     complete = _complete(Path(folder), _warn)
     return complete[-1][1].folder if complete else None
+
+
+def best(folder: StrPath, metric: str, mode: Literal["min", "max"] = "min") -> Path | None:
+    """The best complete checkpoint in the folder of a run by a metric, the newer of equals; None where none has it.
+
+    Like `latest` it disturbs no run that is alive.
+    """
+    ranked = _ranked(_complete(Path(folder), _warn), metric, 1 if mode == "min" else -1)
+    return ranked[0] if ranked else None
 
 
 def _warn(error: CheckpointError) -> None:

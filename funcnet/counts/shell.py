@@ -7,21 +7,25 @@ from typing import Any
 from rich.console import Console
 
 from funcnet import specs
-from funcnet.counts.summary import summary
+from funcnet.counts.summary import Summary, summary
 from funcnet.model import Model
+from funcnet.shell import add_command, add_json, show, stop
 
 __all__ = ["add_parser"]
-
-_UNABLE = 2
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the program's."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+    parser = add_command(
+        commands,
         "summary",
         help="print what a model holds and what a call of it costs",
         description="Prints a model's submodules with their output shapes, parameters, formulas and FLOPs (2 for a "
         "multiplication with its addition; elementwise work counts none). The call runs on the CPU without memory.",
+        examples=[
+            "summary torchvision:resnet50 --input 1,3,224,224 --depth 2",
+            "summary package.module:factory --input 8,16:int64:1000 --train --json",
+        ],
     )
     parser.add_argument("model", help="torchvision:NAME, package.module:factory or 'torch.nn:Linear(256, 10)'")
     parser.add_argument(
@@ -33,6 +37,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--depth", type=_depth, metavar="N", help="sum what lies more than N submodules deep")
     parser.add_argument("--train", action="store_true", help="train mode, with the FLOPs and memory of the backward")
+    add_json(parser)
     parser.set_defaults(run=_run)
 
 
@@ -43,11 +48,13 @@ def _run(arguments: argparse.Namespace) -> int:
         module = specs.load(arguments.model)
         table = summary(Model(module), *inputs, train=arguments.train, depth=arguments.depth)
     except specs.SpecError as error:
-        return _stop(str(error))
+        return stop(str(error))
     except Exception as error:  # whatever the model raises on this input
         shapes = " ".join(f"--input {text}" for text in arguments.input) or "no --input"
-        return _stop(f"{arguments.model} fails with {shapes}: {type(error).__name__}: {' '.join(str(error).split())}")
-    if sys.stdout.isatty():
+        return stop(f"{arguments.model} fails with {shapes}: {type(error).__name__}: {' '.join(str(error).split())}")
+    if arguments.json:
+        show(_plain(table))
+    elif sys.stdout.isatty():
         Console().print(table)
     else:
         print(table)
@@ -60,6 +67,11 @@ def _depth(text: str) -> int:
     return int(text)
 
 
-def _stop(message: str) -> int:
-    print(f"funcnet: {message}", file=sys.stderr)
-    return _UNABLE
+def _plain(table: Summary) -> dict[str, Any]:
+    totals = ("count", "trainable", "frozen", "buffers", "parameter_bytes", "forward", "backward", "kept")
+    rows = [
+        {"path": row.path, "kind": row.kind, "count": row.count, "formula": row.formula}
+        | (row.cost._asdict() if row.cost else {})
+        for row in table.rows
+    ]
+    return {name: getattr(table, name) for name in totals} | {"rows": rows}

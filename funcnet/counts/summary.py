@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from funcnet import _compat, random, tree
 from funcnet.counts.measure import measure
 from funcnet.counts.rows import Cost, Row, collapse, rows_of
-from funcnet.counts.table import scaled, table_of
+from funcnet.counts.table import Printed, scaled, table_of
 from funcnet.model import Model
 from funcnet.pure import Skeleton
 from funcnet.specs import Input, example
@@ -21,7 +21,7 @@ __all__ = ["Summary", "parameters", "summary"]
 
 
 @dataclass(frozen=True)
-class Summary:
+class Summary(Printed):
     """What a model holds, and what a call of it costs. Printed, it is a table whose columns add up to its last lines.
 
     Attributes:
@@ -70,17 +70,6 @@ class Summary:
     def kept(self) -> int:
         """Bytes that the forward keeps for the backward, without parameters, buffers and inputs; 0 unless `train`."""
         return sum(row.cost.kept for row in self.rows if row.cost)
-
-    def __str__(self) -> str:
-        """The table as plain text, 120 columns wide."""
-        return self.text()
-
-    def text(self, width: int = 120) -> str:
-        """The table as plain text."""
-        console = Console(width=width, color_system=None, legacy_windows=False)
-        with console.capture() as capture:
-            console.print(self)
-        return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table and its totals."""

@@ -1,16 +1,36 @@
-"""A summary's rows as a table that fits its width."""
+"""A summary's rows as a table that fits its width, and what can be printed with and without a terminal."""
 
 from collections.abc import Sequence
 
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from funcnet.counts.rows import Cost, Row
 
-__all__ = ["scaled", "table_of"]
+__all__ = ["Printed", "scaled", "table_of"]
 
 _GAP = 2
 _NARROW_MODULE, _NARROW_FORMULA = 30, 12  # what these columns are cut to before the formulas are left out
+
+
+class Printed:
+    """What rich draws, as plain text too: `str(self)`, 120 columns wide."""
+
+    def __str__(self) -> str:
+        """What is drawn, as plain text, 120 columns wide."""
+        return self.text()
+
+    def text(self, width: int = 120) -> str:
+        """What is drawn, as plain text."""
+        console = Console(width=width, color_system=None, legacy_windows=False)
+        with console.capture() as capture:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The parts, one below the other."""
+        raise NotImplementedError
 
 
 def table_of(rows: Sequence[Row], train: bool, width: int) -> Table:

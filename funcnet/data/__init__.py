@@ -16,6 +16,7 @@ from funcnet.data.rows import order as order
 from funcnet.data.rows import split as split
 from funcnet.data.sources import load as load
 from funcnet.data.streams import Position as Position
+from funcnet.data.streams import Stream as Stream
 from funcnet.data.streams import stream as stream
 from funcnet.data.tables import Table as Table
 from funcnet.data.tables import read_table as read_table

@@ -2,13 +2,14 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.data.streams import Stream
 
 __all__ = ["prefetch"]
 
@@ -59,7 +60,11 @@ class _Buffer:
             self.change.notify_all()
 
 
-def prefetch(iterable: Iterable[T], size: int = 2, device: torch.device | str | None = None) -> Iterator[T]:
+@overload
+def prefetch(iterable: Stream, size: int = 2, device: torch.device | str | None = None) -> Stream: ...
+@overload
+def prefetch(iterable: Iterable[T], size: int = 2, device: torch.device | str | None = None) -> Iterator[T]: ...
+def prefetch(iterable: Iterable[Any], size: int = 2, device: torch.device | str | None = None) -> Iterator[Any]:
     """The items of an iterable, which a thread makes up to `size` ahead, with their tensors on a device.
 
     The thread starts with the first item that is asked for, and ends with the iterable, or with this iterator: when it
@@ -67,7 +72,7 @@ def prefetch(iterable: Iterable[T], size: int = 2, device: torch.device | str | 
     on a stream of its own.
 
     Args:
-        iterable: batches, or a position and a batch, as of `stream` and `loader`: any pytree. It runs in the thread, to
+        iterable: batches, as any pytree; a `Stream` stays one, with a position before each. It runs in the thread, to
             which function modes of this one, such as `random.seeded`, do not reach.
         size: how many items may wait.
         device: where their tensors are wanted; None leaves them where they are.
@@ -83,9 +88,9 @@ def prefetch(iterable: Iterable[T], size: int = 2, device: torch.device | str | 
         raise ValueError(f"size is {size}; it counts the items that may wait and must be positive.")
     target = None if device is None else torch.device(device)
 
-    def generate() -> Iterator[T]:
+    def generate(items: Iterable[Any]) -> Generator[Any, None, None]:
         buffer = _Buffer(size)
-        thread = threading.Thread(target=_fill, args=(buffer, iterable, target), name="prefetch", daemon=True)
+        thread = threading.Thread(target=_fill, args=(buffer, items, target), name="prefetch", daemon=True)
         thread.start()
         try:
             while got := buffer.get():
@@ -96,7 +101,7 @@ def prefetch(iterable: Iterable[T], size: int = 2, device: torch.device | str | 
             buffer.close()
             thread.join()
 
-    return generate()
+    return iterable.mapped(generate) if isinstance(iterable, Stream) else generate(iterable)
 
 
 def _fill(buffer: _Buffer, iterable: Iterable[Any], device: torch.device | None) -> None:

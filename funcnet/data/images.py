@@ -13,7 +13,7 @@ from torch import Tensor
 
 from funcnet.data.errors import DataError
 
-__all__ = ["Images", "read_images"]
+__all__ = ["SUFFIXES", "Images", "read_images", "read_picture"]
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"})
 
@@ -96,6 +96,18 @@ def read_images(
         )
     x = x[: len(labels)].clone() if skipped else x
     return Images(x, torch.tensor(labels), tuple(found), skipped)
+
+
+def read_picture(file: str | os.PathLike[str], size: tuple[int, int]) -> Tensor:
+    """One picture in RGB, resized as `read_images` does: uint8 `(3, height, width)`.
+
+    Raises:
+        DataError: it cannot be decoded.
+    """
+    try:
+        return torch.from_numpy(_decode(Path(file), size)).permute(2, 0, 1)
+    except Exception as error:  # decoders raise whatever they like on a broken file
+        raise DataError(f"{file} cannot be used ({type(error).__name__}: {error}).") from error
 
 
 def _folders(folder: Path, classes: Sequence[str] | None) -> list[str]:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from funcnet import random
 from funcnet.data.rows import batch_count
-from funcnet.data.streams import Position, end_of, positions, start_of
+from funcnet.data.streams import Items, Position, Stream, end_of, positions, start_of
 
 __all__ = ["loader"]
 
@@ -35,7 +35,7 @@ def loader(
     start: Sequence[int] = Position(),
     drop_last: bool = True,
     collate: Callable[[list[Any]], Any] = default_collate,
-) -> Iterator[tuple[Position, Any]]:
+) -> Stream:
     """Batches of a dataset with the position after each, as `stream` has them, for data that is no tensor in memory.
 
     The order of epoch e is `random.permutation(fold_in(key, e), n)`. While a batch is made, the global generators of
@@ -69,30 +69,32 @@ def loader(
         return _of_iterable(dataset, batch_size, key, workers, epochs, steps, start, drop_last, collate)
     size = len(dataset)
     count = batch_count(size, batch_size, drop_last)
-    first, end = start_of(start, count), end_of(epochs, steps, count)
+    end = end_of(epochs, steps, count)
     fetch = _Fetch(dataset, collate, restore=not workers)
 
-    def requests() -> Iterator[Any]:
+    def order(epoch: int) -> Tensor:
+        return random.permutation(random.fold_in(key, epoch), size) if shuffle else torch.arange(size)
+
+    def requests(first: Position) -> Iterator[Any]:
         epoch, rows, seeds = -1, list[int](), key
         for before, _ in positions(first, count, end):
             if before.epoch != epoch:
                 epoch, seeds = before.epoch, _seeds(key, before.epoch)
-                folded = random.fold_in(key, epoch)
-                rows = random.permutation(folded, size).tolist() if shuffle else list(range(size))
+                rows = order(epoch).tolist()
             yield _seed(seeds, before.batch), rows[before.batch * batch_size : (before.batch + 1) * batch_size]
 
-    def generate() -> Iterator[tuple[Position, Any]]:
+    def generate(first: Position) -> Items:
         made: Iterable[Any] = (
             # The generator gives each worker a seed of its own, which else would come from the global one.
             DataLoader(
                 fetch,
-                batch_sampler=requests(),
+                batch_sampler=requests(first),
                 num_workers=workers,
                 collate_fn=_collated,
                 generator=torch.Generator().manual_seed(0),
             )
             if workers
-            else map(fetch.__getitems__, requests())
+            else map(fetch.__getitems__, requests(first))
         )
         try:
             for (_, after), batch in zip(positions(first, count, end), made, strict=True):
@@ -104,7 +106,10 @@ def loader(
         finally:
             made = ()
 
-    return generate()
+    def make(start: Sequence[int]) -> Items:
+        return generate(start_of(start, count))
+
+    return Stream(make, make(start), lambda epoch, batch: torch.split(order(epoch), batch_size)[batch])
 
 
 def _of_iterable(
@@ -117,22 +122,16 @@ def _of_iterable(
     start: Sequence[int],
     drop_last: bool,
     collate: Callable[[list[Any]], Any],
-) -> Iterator[tuple[Position, Any]]:
+) -> Stream:
     batch_count(batch_size, batch_size, drop_last)
-    first = start_of(start, 2**62)
     end_of(epochs, steps, 1)
     if workers:
         raise ValueError(
             f"workers is {workers}, and each would give every example of an iterable. Use workers=0 and prefetch(...), "
             f"or a dataset with len and indices."
         )
-    if steps is not None and first.epoch:
-        raise ValueError(
-            f"steps is {steps} and start is epoch {first.epoch}: nobody knows how many batches of an iterable were "
-            f"before. End it by epochs."
-        )
 
-    def generate() -> Iterator[tuple[Position, Any]]:
+    def generate(first: Position) -> Items:
         epoch, skip = first
         given = skip  # since position (0, 0), where that matters
         while (steps is None or given < steps) and (epochs is None or epoch < epochs):
@@ -151,7 +150,16 @@ def _of_iterable(
                 )
             epoch, skip = epoch + 1, 0
 
-    return generate()
+    def make(start: Sequence[int]) -> Items:
+        first = start_of(start, 2**62)
+        if steps is not None and first.epoch:
+            raise ValueError(
+                f"steps is {steps} and start is epoch {first.epoch}: nobody knows how many batches of an iterable were "
+                f"before. End it by epochs."
+            )
+        return generate(first)
+
+    return Stream(make, make(start))
 
 
 def _marked(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:

@@ -36,23 +36,21 @@ def batches(key: Tensor | None, data: Any, batch_size: int, *, drop_last: bool =
 
 
 class _Batches(Iterator[Any]):
-    """An epoch's batches, which tells the rows of the last one."""
+    """An epoch's batches, which tells the rows of each."""
 
     def __init__(self, data: Any, drawn: Tensor | None, batch_size: int, size: int, count: int) -> None:
         self._data, self._drawn, self._batch_size, self._size = data, drawn, batch_size, size
         self._starts = iter(range(0, count * batch_size, batch_size))
-        self._start = 0
 
     def __next__(self) -> Any:
-        self._start = next(self._starts)
-        part = slice(self._start, self._start + self._batch_size)
+        start = next(self._starts)
+        part = slice(start, start + self._batch_size)
         return take(self._data, part if self._drawn is None else self._drawn[part])
 
-    @property
-    def rows(self) -> Tensor:
-        """The rows of the batch that came last, `(batch_size,)`; what `train.fit` names where a loss is not finite."""
-        end = min(self._start + self._batch_size, self._size)
-        return torch.arange(self._start, end) if self._drawn is None else self._drawn[self._start : end]
+    def rows(self, batch: int) -> Tensor:
+        """The rows of a batch, `(batch_size,)`; what `train.fit` names where a loss is not finite."""
+        start, end = batch * self._batch_size, min((batch + 1) * self._batch_size, self._size)
+        return torch.arange(start, end) if self._drawn is None else self._drawn[start:end]
 
 
 def order(key: Tensor, n: int, batch_size: int) -> Tensor:

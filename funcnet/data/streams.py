@@ -1,7 +1,7 @@
 """Epochs one after the other, each in an order of its own, from any place on."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from funcnet import random, tree
 from funcnet.data.rows import batch_count, row_count
 
-__all__ = ["Position", "end_of", "positions", "start_of", "stream"]
+__all__ = ["Position", "Stream", "end_of", "positions", "start_of", "stream"]
 
 
 class Position(NamedTuple):
@@ -21,6 +21,42 @@ class Position(NamedTuple):
     """Batches of this epoch that are behind."""
 
 
+Items = Generator[tuple[Position, Any], None, None]
+
+
+class Stream(Iterator[tuple[Position, Any]]):
+    """Batches, each with the position after it: what `stream`, `loader` and `prefetch` of these return."""
+
+    def __init__(
+        self,
+        make: Callable[[Sequence[int]], Items],
+        items: Items,
+        rows: Callable[[int, int], Tensor] | None = None,
+    ) -> None:
+        """Give these items; `make(start)` gives those from a position on, and `rows` the rows of the batch there."""
+        self._make, self._items, self._rows = make, items, rows
+
+    def __next__(self) -> tuple[Position, Any]:
+        """The next batch with the position after it."""
+        return next(self._items)
+
+    def at(self, start: Sequence[int]) -> Self:
+        """The same stream from a position on, which leaves this one where it is."""
+        return type(self)(self._make, self._make(start), self._rows)
+
+    def rows(self, epoch: int, batch: int) -> Tensor | None:
+        """The rows of the batch at a position, `(batch_size,)`; None where they have no numbers."""
+        return None if self._rows is None else self._rows(epoch, batch)
+
+    def mapped(self, change: Callable[[Iterator[Any]], Items]) -> Self:
+        """This stream, changed: `change` is applied to its items, wherever they begin."""
+        return type(self)(lambda start: change(self.at(start)), change(self), self._rows)
+
+    def close(self) -> None:
+        """End it, with the threads and processes that make its batches."""
+        self._items.close()
+
+
 def stream(
     key: Tensor,
     data: Any,
@@ -30,7 +66,7 @@ def stream(
     steps: int | None = None,
     start: Sequence[int] = Position(),
     drop_last: bool = True,
-) -> Iterator[tuple[Position, Any]]:
+) -> Stream:
     """Batches of epoch after epoch with the position after each, which is where to start for exactly the rest.
 
     Epoch e is `batches(fold_in(key, e), data, batch_size)`, the same on every device.
@@ -58,22 +94,27 @@ def stream(
     size = row_count(data)
     count = batch_count(size, batch_size, drop_last)
     end = end_of(epochs, steps, count)
-    first = start_of(start, count)
     random.check_key(key, "stream")
     leaves, treedef = tree.flatten(data)
 
-    def generate() -> Iterator[tuple[Position, Any]]:
+    def order(epoch: int) -> Tensor:
+        return random.permutation(random.fold_in(key, epoch), size)
+
+    def generate(first: Position) -> Items:
         epoch, rows = -1, dict[Any, tuple[Tensor, ...]]()
         for before, after in positions(first, count, end):
             if before.epoch != epoch:
                 epoch = before.epoch
-                order = random.permutation(random.fold_in(key, epoch), size)
-                rows = {leaf.device: torch.split(order.to(leaf.device), batch_size) for leaf in leaves}
+                drawn = order(epoch)
+                rows = {leaf.device: torch.split(drawn.to(leaf.device), batch_size) for leaf in leaves}
             # index_select rather than leaf[rows]: the same rows, and half of what a small batch costs.
             taken = [leaf.index_select(0, rows[leaf.device][before.batch]) for leaf in leaves]
             yield after, tree.unflatten(treedef, taken)
 
-    return generate()
+    def make(start: Sequence[int]) -> Items:
+        return generate(start_of(start, count))
+
+    return Stream(make, make(start), lambda epoch, batch: torch.split(order(epoch), batch_size)[batch])
 
 
 def positions(first: Position, count: int, end: int | None) -> Iterator[tuple[Position, Position]]:

@@ -72,7 +72,7 @@ class Jitted(Generic[P, R]):
                 f"into a compiled graph. Compile at the edge: write jit(grad({self._name}.eager)), not "
                 f"grad(jit({self._name}))."
             )
-        if tracing:  # inside another jit: the outer one compiles it all
+        if tracing or _compat.watching():  # inside another jit, which compiles it all; or each operation is looked at
             return self._f(*args, **kwargs)
         values = (*args, *kwargs.values())
         if self._static:

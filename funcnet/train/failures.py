@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from funcnet import tree
+from funcnet.train.feed import Feed
 
 __all__ = ["NonFiniteError", "Watch"]
 
@@ -27,7 +28,6 @@ class Place(NamedTuple):
     step: int
     epoch: int
     batch: int
-    rows: Tensor | None
 
 
 class Watch:
@@ -59,9 +59,10 @@ class Watch:
         return None
 
 
-def failure(place: Place, loss: float, batch: Any, ts: Any) -> NonFiniteError:
+def failure(place: Place, loss: float, feed: Feed, batch: Any, ts: Any) -> NonFiniteError:
     """The error for a loss; `batch` and `ts` are the last ones, in which the first leaf that is not finite is named."""
-    rows = "" if place.rows is None else f", rows {place.rows.tolist()}"
+    known = feed.rows(place.epoch, place.batch)
+    rows = "" if known is None else f", rows {known.tolist()}"
     where = _first({"batch": batch}) or _first({"ts": ts})
     leaf = f" The first leaf that is not finite is {where}." if where else ""
     return NonFiniteError(

@@ -1,12 +1,12 @@
 """The imperative shell around a pure step: a run over epochs, watched, logged, saved and stopped."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from itertools import islice
 from typing import Any, NamedTuple
 
 from funcnet.train.failures import Place, Watch, failure
+from funcnet.train.feed import Batches, Feed
 from funcnet.train.interrupts import Interrupts
 from funcnet.train.logs import Log
 from funcnet.train.means import Means
@@ -18,7 +18,6 @@ from funcnet.train.stopping import EarlyStopping
 
 __all__ = ["Moment", "fit"]
 
-Batches = Callable[[int], Iterable[Any]] | Sequence[Any]
 Schedule = Callable[[int], Any]
 
 
@@ -57,8 +56,9 @@ def fit(
     Args:
         step: `(ts, batch) -> (ts, metrics)`, jitted or not.
         ts: where to start; a donating step consumes it.
-        batches: the batches of an epoch, or a function of the epoch's number (0, 1, ...) that gives them, which is how
-            an epoch has an order of its own: `lambda e: data.batches(fold_in(key, e), train, 64)`.
+        batches: what `data.stream`, `loader` or `prefetch` returned, without an end of its own: batches in an order of
+            each epoch, which go on from any position; or a function of the epoch's number (0, 1, ...) that gives its
+            batches, of which a run that goes on throws away the first; or the same list of batches for every epoch.
         epochs: at which epoch to end, by default after one; a run that goes on counts those before.
         steps: after how many steps to end, instead, also counted from the beginning.
         start: where to go on: the `position` that `save` was given; or the epoch and how many of its batches are done,
@@ -95,7 +95,7 @@ def fit(
         raise ValueError(f"a run ends after epochs={epochs} or after steps={steps}: give one of the two.")
     epochs = 1 if epochs is None and steps is None else epochs
     last_epoch, last_step = (math.inf if end is None else end for end in (epochs, steps))
-    at = Position.of(start)
+    feed, at = Feed(batches), Position.of(start)
     epoch, batch, done = at.epoch, at.batch, [dict(entry) for entry in at.history]
     means, recent = Means(at.means), Means(at.recent)
     number = int(ts.step) if isinstance(ts, TrainState) else 0
@@ -106,19 +106,18 @@ def fit(
             stack.callback(each.close)
         bar = stack.enter_context(Bar(epochs, steps, epoch, number, shown=progress))
         interrupts = stack.enter_context(Interrupts())
+        stack.callback(feed.close)
         watch = Watch()
         ended = stopping is not None and bool(stopping.stop)
         while not ended and epoch < last_epoch and number < last_step:
             resumed = batch > 0
-            rows = iter(batches(epoch) if callable(batches) else batches)
-            for values in islice(rows, batch, None):
+            for values in feed.epoch(epoch, batch):
                 ts, metrics = step(ts, values)
-                # Of `data.batches`; others do not tell their rows.
-                place = Place(number := number + 1, epoch, batch, getattr(rows, "rows", None))
-                batch += 1
+                number += 1
                 means.add(metrics)
-                if check_finite and (found := watch.add(place, metrics)):
-                    raise failure(*found, values, ts)
+                if check_finite and (found := watch.add(Place(number, epoch, batch), metrics)):
+                    raise failure(*found, feed, values, ts)
+                batch += 1
                 bar.step(metrics, schedule)
                 if log_every is not None:
                     recent.add(metrics)
@@ -132,12 +131,9 @@ def fit(
                 if number == steps:
                     break
             if check_finite and (found := watch.look()):
-                raise failure(*found, None, ts)
+                raise failure(*found, feed, None, ts)
             if not means.count and not resumed:
-                raise ValueError(
-                    f"epoch {epoch} has no batch. A generator is spent after one epoch: pass a list, or a function of "
-                    f"the epoch; and a batch size over the size of the data leaves no full batch."
-                )
+                raise feed.empty(epoch)
             if save is not None:
                 at = Position(epoch, batch, [*done], means.saved(), recent.saved())
             entry = means.take()

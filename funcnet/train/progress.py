@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any, Self
 
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 __all__ = ["Bar"]
@@ -19,12 +20,14 @@ class Bar:
         """Count epochs, or steps where the run ends after so many; from `epoch` and `step` on."""
         # Where the terminal is narrow, what was measured is cut, and not how far the run is.
         whole = Column(no_wrap=True, min_width=len(f"{epochs or steps}") * 2 + 1)
-        columns = (
+        columns: tuple[ProgressColumn, ...] = (
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[place]}", table_column=whole),
         )
-        self._progress = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[told]}"), disable=not shown)
+        columns += (TimeRemainingColumn(), TextColumn("{task.fields[told]}"))
+        # Standard output is for what a program found.
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=not shown)
         self._epochs, self._steps, self._epoch, self._step = epochs, steps, epoch, step
         self._shown = shown
         self._length = 0  # batches of the last epoch

@@ -94,7 +94,7 @@ class Step:
             return {}
         loss = self.loss
 
-        def value(params: Params) -> Tensor:
+        def value(params: Params, **_: Any) -> Tensor:  # line searches hand on what the others are given
             return loss(params, ts.state, batch, key)[0]
 
         def gradient(params: Params, _: Any) -> Params:

@@ -130,7 +130,7 @@ def test_a_report_comes_back_as_it_was_written(tmp_path):
     ("text", "message"),
     [
         (None, "cannot read .*: No such file"),
-        ("{", "holds no report of `funcnet bench --json`"),
+        ("{", "holds no report of `funcnet bench --out`"),
         ("[]", "holds no report"),
         ('{"environment": {}, "limits": {"flops": 1}, "results": []}', "holds no report"),
     ],

@@ -58,7 +58,7 @@ def interrupted(*_):
 
 
 def test_a_users_step_is_raced_with_its_state_carried_on(folder, eager, capsys, monkeypatch):
-    files = ["--json", "out/a.json", "--markdown", "out/a.md"]
+    files = ["--out", "out/a.json", "--markdown", "out/a.md"]
     assert main(["bench", "steps_of_mine:make_step_of_mine", "--rounds", "2", "--seconds", "0.001", *files]) == 0
     cells = json.loads((folder / "out" / "a.json").read_text())["results"][0]["cells"]
     assert list(cells) == ["eager", "compiled", "compiled, donating"]
@@ -68,7 +68,7 @@ def test_a_users_step_is_raced_with_its_state_carried_on(folder, eager, capsys, 
     # What was measured before a run is cut short is kept.
     with monkeypatch.context() as patch:
         patch.setattr(shell, "_write", interrupted)
-        cut = ["bench", "steps_of_mine:plain", "--rounds", "1", "--seconds", "0.001", "--json", "out/b.json"]
+        cut = ["bench", "steps_of_mine:plain", "--rounds", "1", "--seconds", "0.001", "--out", "out/b.json"]
         assert main(cut) == 130
     capsys.readouterr()
     assert len(bench.Report.load(folder / "out" / "b.json").results) == 1
@@ -112,7 +112,7 @@ def test_rounds_are_counted(rounds, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["bench", "--rounds", rounds])
     assert stop.value.code == 2
-    assert f"'{rounds}' is no number of rounds" in capsys.readouterr().err
+    assert f"'{rounds}' is no whole number from 1 on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ def test_the_last_and_the_best_stay(tmp_path):
         assert names(checkpoints.all()) == [1, 3, 5, 6]
         assert checkpoints.best().name == "step-00000001"
         assert checkpoints.latest().name == "step-00000006"
+        assert checkpoint.best(tmp_path, "loss").name == "step-00000001"
+        assert checkpoint.best(tmp_path, "loss", "max").name == "step-00000006"
+        assert checkpoint.best(tmp_path, "accuracy") is None
         loaded, manifest = checkpoints.restore(at(0))
         assert torch.equal(loaded["w"], at(6)["w"])
         assert manifest.step == loaded["step"] == 6
@@ -80,6 +83,7 @@ def test_there_is_nothing_yet(tmp_path):
             [],
         )
     assert checkpoint.latest(tmp_path / "no such") is None
+    assert checkpoint.best(tmp_path / "no such", "loss") is None
 
 
 def damage(folder, how):

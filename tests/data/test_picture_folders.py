@@ -9,6 +9,7 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from funcnet import data, random
 from funcnet.data import DataError
+from funcnet.data.images import read_picture
 
 CLASSES = ("apple", "bread", "cup")
 
@@ -111,3 +112,12 @@ def test_folders_that_hold_no_classes_are_explained(folder, tmp_path_factory):
         data.read_images(folder / "nowhere")
     with pytest.raises(ValueError, match=r"size is \(0, 3\); .* must be positive"):
         data.read_images(folder, (0, 3))
+
+
+def test_one_picture_is_that_of_its_folder(folder):
+    whole = data.read_images(folder, (6, 5))
+    assert torch.equal(read_picture(folder / "apple" / "a.jpg", (6, 5)), whole.x[0])
+    (folder / "apple" / "a.jpg").write_text("no picture")
+    for name in ("a.jpg", "nowhere.png"):
+        with pytest.raises(DataError, match=rf"{name} cannot be used"):
+            read_picture(folder / "apple" / name, (6, 5))

@@ -253,3 +253,18 @@ def test_a_weighted_loss_is_the_sum_of_its_terms():
         after(make_step(weighted(terms, {"fit": 1.0}), optim.sgd(0.1)))
     with pytest.raises(ValueError, match=r"at least one term"):
         weighted(terms, {})
+
+
+def test_a_line_search_asks_the_loss_again():
+    step = make_step(loss, optim.lbfgs())
+    ts = step.init(*MODEL.init(KEY), KEY)
+    losses = []
+    for _ in range(30):
+        ts, metrics = step(ts, data(1))
+        losses.append(metrics["loss"].item())
+    plain = make_step(loss, optim.sgd(0.1))
+    other = plain.init(*MODEL.init(KEY), KEY)
+    for _ in range(30):
+        other, metrics = plain(other, data(1))
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.5 * metrics["loss"].item()

@@ -1,0 +1,256 @@
+"""What the commands of training do: they ask for a plan, run it, and say what came of it."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from funcnet.runs.options import given
+from funcnet.shell import DONE, FAILED, INTERRUPTED, UNABLE, show, stop
+
+__all__ = ["evaluate", "find", "predict", "resume", "train"]
+
+# Rooms are imported where they are used, so that `funcnet --help` need not.
+
+
+def _answering(work: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted.") -> int:
+    """The exit status of some work; what it raises is told in one line."""
+    from funcnet.checkpoint import CheckpointError
+    from funcnet.data import DataError
+    from funcnet.jit import CompilerMissingError
+    from funcnet.runs.errors import RunError
+    from funcnet.specs import SpecError
+    from funcnet.train import NonFiniteError
+
+    try:
+        return work()
+    except (RunError, DataError, SpecError, CheckpointError, CompilerMissingError) as error:
+        return stop(_said(str(error)), UNABLE)
+    except OSError as error:
+        about = f"{error.filename}: " if error.filename else ""
+        return stop(f"{about}{error.strerror or error}", UNABLE)
+    except NonFiniteError as error:
+        return stop(_said(str(error)), FAILED)
+    except KeyboardInterrupt:
+        return stop(interrupted(), INTERRUPTED)
+
+
+# How messages of the library name what has another name here.
+_NAMES = {
+    "skip_bad=True": "--skip-bad",
+    "download=True": "--download",
+    'make_step(..., metrics=["grad_norms"])': "--metrics grad_norms",
+    "clip (clip=1.0)": "clip (--clip 1)",
+    "skip_nonfinite=True, and check_finite=False here": "--skip-nonfinite",
+    ", and see tree.paths(params) for the names": "",
+    "split found no name": "no name",
+    "give a size to resize to": "give a size to resize to with --size",
+}
+
+
+def _said(message: str) -> str:
+    for name, option in _NAMES.items():
+        message = message.replace(name, option)
+    return message
+
+
+def find(arguments: argparse.Namespace) -> int:
+    """`funcnet find-lr`; the exit status."""
+
+    def work() -> int:
+        from funcnet.runs import finding, plan, training
+
+        finding.check(arguments.low, arguments.high, arguments.plot)
+        made = plan.make(_settings(arguments))
+        for line in () if arguments.quiet else training.described(made):
+            print(line, file=sys.stderr, flush=True)
+        found = finding.find(made, arguments.low, arguments.high, arguments.rates, arguments.plot, _BACKEND)
+        rate = found["suggestion"]
+        if arguments.json:
+            show(found)
+        else:
+            print(f"no suggestion: {found['note']}" if rate is None else f"--lr {rate:.2g}  ({found['note']})")
+        return FAILED if rate is None else DONE
+
+    return _answering(work)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """`funcnet train`; the exit status."""
+    return _answering(lambda: _start(arguments), lambda: "interrupted before the run began; nothing was written.")
+
+
+def _start(arguments: argparse.Namespace) -> int:
+    from funcnet.runs.errors import RunError
+    from funcnet.runs.folder import Folder
+
+    if arguments.resume and arguments.out is None:
+        raise RunError("--resume needs the run's folder: write --out DIR.")
+    folder = Folder(arguments.out or _free(Path("runs")))
+    if arguments.resume and folder.taken:
+        config, _ = folder.read()
+        own = given(arguments)
+        _same(folder, config, _asked(arguments))
+        return _go(folder, config, arguments, {name: own[name] for name in ("epochs", "steps") if name in own})
+    config = _settings(arguments)
+    folder.check_free()
+    return _go(folder, config, arguments, {})
+
+
+def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the file and of the command line, which goes before."""
+    from funcnet.runs import config as configs
+
+    written = {} if arguments.config is None else configs.read(arguments.config)
+    own = given(arguments)
+    if own.keys() & {"epochs", "steps"}:
+        written = {name: value for name, value in written.items() if name not in ("epochs", "steps")}
+    return {**written, **own}
+
+
+def _settings(arguments: argparse.Namespace) -> Any:
+    from funcnet.runs import config as configs
+
+    return configs.resolved(_asked(arguments), arguments.config or "")
+
+
+def _free(above: Path) -> Path:
+    """The first free of `runs/1`, `runs/2` ..."""
+    taken = 1
+    while (above / str(taken)).exists():
+        taken += 1
+    return above / str(taken)
+
+
+def _same(folder: Any, config: Any, asked: dict[str, Any]) -> None:
+    """Raise where a run that goes on is asked for with other settings than it has."""
+    from funcnet.runs import models
+    from funcnet.runs.errors import RunError
+    from funcnet.runs.plan import resolved_paths
+    from funcnet.runs.rows import Facts
+
+    wanted = {name: tuple(value) if isinstance(value, list) else value for name, value in asked.items()}
+    wanted |= resolved_paths(wanted)
+    if "model" in wanted:
+        wanted["model"] = models.build(wanted["model"], Facts.read(folder.facts)).text
+    for name, value in wanted.items():
+        has = getattr(config, name, None)
+        if name not in ("epochs", "steps", "device") and has != value:
+            raise RunError(
+                f"{folder.path} has a run with {name} = {has!r}, and {value!r} is asked for: leave "
+                f"--{name.replace('_', '-')} out, or choose another --out."
+            )
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    """`funcnet resume`; the exit status."""
+    return _answering(lambda: _on(arguments))
+
+
+def _on(arguments: argparse.Namespace) -> int:
+    from funcnet.runs.errors import RunError
+    from funcnet.runs.folder import Folder
+
+    folder = Folder(arguments.folder)
+    config, _ = folder.read()
+    names = ("epochs", "steps", "device")
+    changed = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if "epochs" in changed and "steps" in changed:
+        raise RunError("a run ends after --epochs or after --steps: give one of the two.")
+    return _go(folder, config, arguments, changed)
+
+
+def _go(folder: Any, config: Any, arguments: argparse.Namespace, changed: dict[str, Any]) -> int:
+    """Make the plan, run it, and print the result."""
+    from funcnet.runs import plan, training
+
+    if changed.keys() & {"epochs", "steps"}:
+        changed = {"epochs": None, "steps": None} | changed
+    made = plan.make(dataclasses.replace(config, **changed))
+    if not folder.taken:
+        folder.check_free()  # again, since making the plan took its time
+    quiet = arguments.quiet
+    bar = not quiet and sys.stderr.isatty()
+
+    def say(line: str) -> None:
+        if not quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    def work() -> int:
+        result = training.train(made, folder, say, bar=bar, lines=not quiet and not bar, backend=_BACKEND)
+        if arguments.json:
+            show(result)
+            return DONE
+        told = "  ".join(f"{name} {_short(value)}" for name, value in result["metrics"].items())
+        print(f"{told}\n{result['steps']:,} steps in {result['seconds']:.0f} s; all of it is in {folder.path}")
+        return DONE
+
+    def interrupted() -> str:
+        from funcnet.checkpoint import latest
+
+        found = latest(folder.checkpoints) if folder.checkpoints.is_dir() else None
+        told = f"interrupted; saved as {found}" if found else "interrupted before anything was saved"
+        return f"{told}. Go on with: funcnet resume {folder.path}"
+
+    return _answering(work, interrupted)
+
+
+_BACKEND = "inductor"
+
+
+def _short(value: Any) -> str:
+    return "nan" if value is None else f"{value:.4g}"
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """`funcnet evaluate`; the exit status."""
+
+    def work() -> int:
+        from rich.console import Console
+
+        from funcnet.runs import evaluating
+
+        result = evaluating.evaluate(
+            arguments.folder, arguments.checkpoint, arguments.data, arguments.part, arguments.device
+        )
+        if arguments.json:
+            show(result)
+        else:
+            evaluating.show(result, Console(width=None if sys.stdout.isatty() else 160))
+        return DONE
+
+    return _answering(work)
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """`funcnet predict`; the exit status."""
+
+    def work() -> int:
+        from funcnet import random
+        from funcnet.runs import predicting
+        from funcnet.runs.trained import trained
+
+        found = trained(arguments.folder, arguments.checkpoint, arguments.device)
+        if found.task.facts.kind == "language":
+            prompt = " ".join(arguments.inputs)
+            key = random.key(arguments.seed)
+            text = predicting.continued(found, prompt, arguments.tokens, arguments.temperature, key)
+            if arguments.json:
+                show({"prompt": prompt, "text": text})
+            else:
+                print(text)
+            return DONE
+        told = predicting.predict(found, arguments.inputs, arguments.top)
+        if arguments.json:
+            show(told)
+            return DONE
+        for each in told:
+            if "value" in each:
+                print(f"{each['input']}: {each['value']:.6g}")
+            else:
+                print(f"{each['input']}: " + ", ".join(f"{name} {share:.1%}" for name, share in each["top"].items()))
+        return DONE
+
+    return _answering(work)

@@ -1,0 +1,202 @@
+"""The data of a run: rows for training and for evaluation, and what must be known of them to use a model later."""
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from funcnet import data, random, tree
+from funcnet.data import DataError
+from funcnet.data.dataset import Kind, check_labels
+from funcnet.runs.config import Config
+from funcnet.runs.errors import RunError, refusing
+from funcnet.train.feed import Batches
+
+__all__ = ["Facts", "Rows", "absolute", "load", "windows"]
+
+_VERSION = 1
+
+
+class Facts(NamedTuple):
+    """What a model must be told of its data, in plain values."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    """Of one row of `x`: `(features,)`, `(channels, height, width)`, or `(length,)` of text."""
+    classes: tuple[str, ...]
+    """Names of the classes, or the vocabulary; none where a number is predicted, or bytes."""
+    mean: tuple[float, ...] = ()
+    """Of each feature or channel of the training set; none of text."""
+    std: tuple[float, ...] = ()
+    target: tuple[float, float] = (0.0, 1.0)
+    """Mean and standard deviation of the numbers that are predicted."""
+    columns: tuple[str, ...] = ()
+    """Of a table: what each feature is, `name` or `name=category`."""
+    source: str = ""
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers come out of the model: for a row, or for each token."""
+        return 1 if self.kind == "regression" else len(self.classes) or 256
+
+    @property
+    def best(self) -> tuple[str, Literal["min", "max"]]:
+        """The metric by which the best checkpoint is chosen, and which way is better."""
+        return ("test_accuracy", "max") if self.kind == "classification" else ("test_loss", "min")
+
+    @property
+    def told(self) -> str:
+        """The rows, for a message."""
+        if self.kind == "language":
+            return f"text of {self.outputs} {'characters' if self.classes else 'bytes'} in windows of {self.shape[0]}"
+        what = "x".join(map(str, self.shape))
+        rows = f"pictures of {what}" if len(self.shape) == 3 else f"rows of {what} features"
+        return f"{rows}, {self.outputs} classes" if self.kind == "classification" else f"{rows}, and a number for each"
+
+    def to_json(self) -> str:
+        """As a file has it."""
+        return json.dumps({"version": _VERSION, **self._asdict()}, indent=1) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "Facts":
+        """The facts in a file.
+
+        Raises:
+            RunError: it cannot be read, or is not what `to_json` gives.
+        """
+        try:
+            found = json.loads(path.read_bytes())
+            if found.pop("version") == _VERSION and found.keys() == set(cls._fields):
+                fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
+                return cls(**fields)
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror or error}.") from error
+        except (ValueError, AttributeError, KeyError, TypeError):
+            pass
+        raise RunError(f"{path} is not what a run of this version writes: it was cut short or edited.")
+
+
+class Rows(NamedTuple):
+    """The data of a run, on its device."""
+
+    facts: Facts
+    train: dict[str, Tensor]
+    """`x` and `label`; of text `token`, one long row."""
+    test: dict[str, Tensor]
+    """`x` and `label`, windows of text as well."""
+    skipped: int
+    """How many pictures or lines could not be read."""
+
+    @property
+    def per_epoch(self) -> int:
+        """How many rows an epoch has; of text fewer by the one that is lost where windows begin elsewhere."""
+        if self.facts.kind == "language":
+            return (len(self.train["token"]) - 1) // self.facts.shape[0] - 1
+        return len(self.train["label"])
+
+    def feed(self, key: Tensor, size: int) -> Batches:
+        """What `fit` takes its batches from."""
+        if self.facts.kind == "language":
+            return self.batches(key, size)
+        return data.stream(key, self.train, size)
+
+    def batches(self, key: Tensor, size: int) -> Callable[[int], Iterable[Any]]:
+        """An epoch's batches as a function of its number. Text is cut into windows at another place each epoch."""
+
+        def epoch(number: int) -> Iterable[Any]:
+            own = random.fold_in(key, number)
+            if self.facts.kind != "language":
+                return data.batches(own, self.train, size)
+            start_key, own = random.split(own)
+            length = self.facts.shape[0]
+            start = int(random.randint(start_key, (), 0, length))
+            tokens = self.train["token"][start : start + self.per_epoch * length + 1]
+            return data.batches(own, data.chunks(tokens, length), size)
+
+        return epoch
+
+
+def windows(tokens: Tensor, length: int) -> dict[str, Tensor]:
+    """A text cut into windows one after the other, as rows."""
+    cut = data.chunks(tokens, length)
+    return {"x": cut["x"], "label": cut["label"]}
+
+
+def absolute(name: str) -> str:
+    """The name of data with its path made absolute, so that it is found from any folder."""
+    kind, colon, rest = name.partition(":")
+    if kind not in ("folder", "csv", "text") or not rest:
+        return name
+    return f"{kind}{colon}{os.path.abspath(os.path.expanduser(rest))}"
+
+
+def load(config: Config, device: torch.device) -> Rows:
+    """The data that a config names.
+
+    Raises:
+        DataError: there is none of this name, or it cannot be read.
+        RunError: an option does not fit it.
+    """
+    with refusing("--data"):
+        try:
+            found = data.load(
+                config.data,
+                root=config.root,
+                download=config.download,
+                size=_size(config.size),
+                skip_bad=config.skip_bad,
+            )
+        except DataError as error:
+            raise RunError(str(error)) from error
+    train, test = dict(found.train), dict(found.test)
+    source = str(found.info.get("source", config.data))
+    skipped = len(found.info.get("skipped", ()))
+    if found.kind == "language":
+        facts = Facts("language", (config.length,), found.classes, source=source)
+        if min(len(train["token"]), len(test["token"])) <= 2 * config.length:
+            least = min(len(train["token"]), len(test["token"]))
+            raise RunError(
+                f"{config.data!r} has {least:,} tokens in its smaller part, too few for windows of "
+                f"{config.length}: write --length {max(1, (least - 1) // 2)} or less."
+            )
+        test = windows(test["token"], config.length)
+    else:
+        facts = _facts(found, source)
+        for part, rows in (("training set", train), ("test set", test)):
+            if found.kind == "classification":
+                check_labels(rows["label"], len(found.classes), f"{config.data}, {part}")
+    put = [tree.map(lambda leaf: leaf.to(device), rows) for rows in (train, test)]
+    return Rows(facts, put[0], put[1], skipped)
+
+
+def _facts(found: data.Dataset, source: str) -> Facts:
+    statistics = found.statistics or data.statistics(found.train["x"])
+    target = (0.0, 1.0)
+    if found.kind == "regression":
+        label = found.train["label"].double()
+        deviation = label.std(correction=0).item()
+        target = (label.mean().item(), deviation if deviation > 0 else 1.0)
+    return Facts(
+        found.kind,
+        tuple(found.train["x"].shape[1:]),
+        tuple(found.classes),
+        tuple(statistics.mean.tolist()),
+        tuple(statistics.std.tolist()),
+        target,
+        tuple(found.info.get("features", ())),
+        source,
+    )
+
+
+def _size(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdecimal() and 0 < int(side) < 2**20 for side in sides):
+        raise RunError(f"size is {text!r}: write 64, or height and width as 48x64.")
+    numbers = [int(side) for side in sides]
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])

@@ -1,0 +1,26 @@
+"""Curves as files."""
+
+import pytest
+
+from funcnet.train import draw_curves, save_figure
+
+pytest.importorskip("matplotlib")
+
+
+def test_a_figure_is_written_into_a_new_folder(tmp_path):
+    path = tmp_path / "a" / "b" / "curves.png"
+    save_figure(draw_curves([{"loss": 2.0}, {"loss": 1.0}]), str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path):
+    path = tmp_path / "curves.png"
+    save_figure(draw_curves([{"loss": 1.0}]), path)
+    before = path.read_bytes()
+    broken = draw_curves([{"loss": 2.0}])
+    broken.axes[0].set_title("$\\nothing$")  # no such command, found where it is drawn
+    with pytest.raises(ValueError, match=r"nothing"):
+        save_figure(broken, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
