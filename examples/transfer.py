@@ -23,9 +23,8 @@ def learn(model, rows, epochs, key, eager, batch, start=None, frozen=False):
     """Train all, or the last layer alone, from the body of `start`: the tensors, and the accuracy of each epoch."""
     params, state = model.init(key)
     head = list(params)[-1].rpartition(".")[0] + ".*"  # for other classes always a new one
-    if start is not None:
-        body = tree.map(torch.clone, tree.split(start, head)[1])  # a donating step consumes what it is given
-        params, state, _ = checkpoint.adopt(body, params, state, names="*")
+    if start is not None:  # copied, since a donating step consumes what it is given
+        params, state, _ = checkpoint.adopt(tree.map(torch.clone, tree.split(start, head)[1]), params, state, names="*")
 
     def loss(params, state, batch, key):  # a frozen body computes as in evaluation, so that its statistics stay too
         logits, state = model.apply(params, state, batch["x"], key=key, train=not frozen)
@@ -63,8 +62,8 @@ def main(argv=None):
             body, _ = learn(model := Model(cnn), clothes, min(args.epochs, 2), body_key, args.eager, args.batch)
     except (data.DataError, checkpoint.CheckpointError) as error:
         parser.exit(2, f"{error}\n")
-    order, count = random.permutation(few_key, len(rows.train["label"])), len(rows.classes)
-    few = torch.cat([order[rows.train["label"][order] == label][: args.labels] for label in range(count)])
+    order = random.permutation(few_key, len(rows.train["label"]))
+    few = torch.cat([order[rows.train["label"][order] == i][: args.labels] for i in range(len(rows.classes))])
     rows = rows._replace(train={name: values[few] for name, values in rows.train.items()})
     axes = (figure := Figure((6, 4), layout="constrained")).subplots()
     for way, how in (("frozen", {"start": body, "frozen": True}), ("scratch", {}), ("unfrozen", {"start": body})):
