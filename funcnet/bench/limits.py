@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch.utils.benchmark import timer
 
 from funcnet import random
+from funcnet.bench.clock import timer
 
 __all__ = ["Limits", "limits"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.benchmark import timer
 
 from funcnet import _compat, tree
+from funcnet.bench.clock import timer
 from funcnet.bench.memory import free, peak_of
 from funcnet.bench.result import Cell, Result
 from funcnet.bench.subject import Running, Subject, Way

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.benchmark import timer
 
 from funcnet import tree
+from funcnet.bench.clock import timer
 
 __all__ = ["Ratio", "Timing", "compare"]
 

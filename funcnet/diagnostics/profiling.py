@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 from torch.profiler import ProfilerActivity, record_function
-from torch.utils.benchmark import timer
 
 from funcnet import _compat, tree
 from funcnet.checkpoint.files import whole
@@ -120,10 +120,10 @@ def profile(
     wait()
     seconds = []
     for _ in range(steps):
-        start = timer()
+        start = perf_counter()
         call()
         wait()
-        seconds.append(timer() - start)
+        seconds.append(perf_counter() - start)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     # Without acc_events torch 2.11 warns.
     with torch.profiler.profile(

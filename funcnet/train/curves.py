@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_curves", "save_figure"]
 
+_MOST = 12  # names in a legend
 _SIDES = ("train", "val", "valid", "validation", "test", "eval")
 
 
 def draw_curves(rows: Sequence[Mapping[str, float]]) -> "Figure":
     """Draw metrics over a run, as matplotlib's Figure: `draw_curves(history).savefig("curves.png")`.
 
-    Each metric has one panel, where `loss` and `test_loss`, or `accuracy` and `test_accuracy`, lie together.
-    Points that are not finite are left out.
+    Each metric has one panel, where `loss` and `test_loss`, or `accuracy` and `test_accuracy`, lie together, and so do
+    the statistics of all leaves, such as `grad_norm/fc.weight`. Points that are not finite are left out.
 
     Args:
         rows: the history that `fit` returns, or the rows of a log, which have a `step`. A metric may lack in some.
@@ -52,7 +53,7 @@ def draw_curves(rows: Sequence[Mapping[str, float]]) -> "Figure":
         for name, points in named.items():
             axes.plot(*zip(*points, strict=True) if points else ((), ()), ".-" if len(points) < 30 else "-", label=name)
         axes.set(xlabel=over, ylabel=metric)
-        if len(named) > 1:
+        if 1 < len(named) <= _MOST:
             axes.legend()
     for axes in panels[len(lines) :]:
         axes.remove()
@@ -74,6 +75,7 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
 
 
 def _metric(name: str) -> str:
-    """The metric, whichever rows it is taken over."""
-    side, _, rest = name.partition("_")
-    return rest if side in _SIDES and rest else name
+    """The metric, whichever rows or leaves it is taken over."""
+    metric = name.partition("/")[0]
+    side, _, rest = metric.partition("_")
+    return rest if side in _SIDES and rest else metric

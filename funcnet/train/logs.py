@@ -36,7 +36,7 @@ class Log(ABC):
 
 
 class ConsoleLog(Log):
-    """A line a row.
+    """A line a row, without the statistics of single leaves, such as `grad_norm/fc.weight`.
 
     >>> ConsoleLog(sys.stdout).write(20, {"loss": 0.25, "accuracy": 0.5})
     step 20  loss 0.25  accuracy 0.5
@@ -48,7 +48,7 @@ class ConsoleLog(Log):
 
     def write(self, step: int, metrics: Row) -> None:
         """Print a line."""
-        values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if "/" not in name)
         print(f"step {step}  {values}", file=self._stream or sys.stderr, flush=True)
 
 

@@ -66,7 +66,8 @@ class Bar:
         """An epoch is done, with these metrics."""
         self._epoch += 1
         self._length, self._in_epoch = self._in_epoch, 0
-        self._told = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        # Not the statistics of single leaves, as grad_norm/fc.weight.
+        self._told = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items() if "/" not in name)
         self._draw(self._told)
 
     def _draw(self, told: str) -> None:

@@ -24,3 +24,10 @@ def test_a_figure_that_cannot_be_drawn_leaves_the_old_one(tmp_path):
         save_figure(broken, path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_metric_of_many_leaves_is_one_panel_without_a_legend():
+    rows = [{"loss": 1.0 / n, "test_loss": 2.0} | {f"grad_norm/{i}.weight": n * i for i in range(20)} for n in (1, 2)]
+    losses, norms = draw_curves(rows).axes
+    assert (losses.get_ylabel(), len(losses.lines), losses.get_legend() is None) == ("loss", 2, False)
+    assert (norms.get_ylabel(), len(norms.lines), norms.get_legend() is None) == ("grad_norm", 20, True)

@@ -73,7 +73,7 @@ def test_json_has_no_nan(tmp_path):
 def test_the_console_is_the_stream_of_the_moment(monkeypatch):
     log, stream = ConsoleLog(), io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    log.write(3, {"loss": 0.123456})
+    log.write(3, {"loss": 0.123456, "grad_norm/fc.weight": 1.0})
     assert stream.getvalue() == "step 3  loss 0.1235\n"
 
 
