@@ -23,8 +23,8 @@ def learn(model, rows, epochs, key, eager, batch, start=None, frozen=False):
     """Train all, or the last layer alone, from the body of `start`: the tensors, and the accuracy of each epoch."""
     params, state = model.init(key)
     head = list(params)[-1].rpartition(".")[0] + ".*"  # for other classes always a new one
-    if start is not None:  # copied, since a donating step consumes what it is given
-        params, state, _ = checkpoint.adopt(tree.map(torch.clone, tree.split(start, head)[1]), params, state, names="*")
+    if start is not None:
+        params, state, _ = checkpoint.adopt(tree.split(start, head)[1], params, state, names="*")
 
     def loss(params, state, batch, key):  # a frozen body computes as in evaluation, so that its statistics stay too
         logits, state = model.apply(params, state, batch["x"], key=key, train=not frozen)

@@ -135,9 +135,10 @@ def adopt(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Report]:
     """A model's `(params, state)` with the values of `tensors` where the names agree, and a report.
 
-    Values take the device of the tensor that they replace, and its dtype where both are floating, or both complex.
-    Names that are missing in `state` alone are reported and no error: a file lacks the buffers that a module does not
-    save. A second name of a tied tensor is none either.
+    Values are copied, since a donating step consumes what it is given. They take the device of the tensor that they
+    replace, and its dtype where both are floating, or both complex. Names that are missing in `state` alone are
+    reported and no error: a file lacks the buffers that a module does not save. A second name of a tied tensor is none
+    either.
 
     Args:
         tensors: as from `load_state_dict`.
@@ -177,7 +178,7 @@ def adopt(
             f"the file does not fit the model: {report}\nRename with names={{'model.*': '*'}}, take a part with "
             "names='body.*', or what fits with strict=False."
         )
-    new = {name: _placed(cast.get(name, chosen[name]), wanted[name]) for name in report.matched}
+    new = {name: _placed(cast.get(name, chosen[name]), wanted[name], chosen[name]) for name in report.matched}
     return (
         {n: new.get(n, leaf) for n, leaf in params.items()},
         {n: new.get(n, leaf) for n, leaf in state.items()},
@@ -199,5 +200,6 @@ def _is_tied(tensor: Tensor, chosen: Mapping[str, Tensor], matched: tuple[str, .
     return any(other.dtype == tensor.dtype and torch.equal(other, tensor) for other in same)
 
 
-def _placed(tensor: Tensor, leaf: Tensor) -> Tensor:
-    return tensor if leaf.is_meta else tensor.to(leaf.device)
+def _placed(tensor: Tensor, leaf: Tensor, given: Tensor) -> Tensor:
+    placed = tensor if leaf.is_meta else tensor.to(leaf.device)
+    return placed.clone() if placed is given else placed

@@ -136,7 +136,7 @@ _OPTIONS: dict[str, tuple[str, str, Callable[[str], Any] | None, str]] = {
     ),
     "save_every": ("folder", "N", whole(), "steps between checkpoints within an epoch (default: at its end alone)"),
     "keep_last": ("folder", "N", whole(), "checkpoints to keep besides the best (default: 3)"),
-    "log_every": ("folder", "N", whole(), "steps between rows of the log within an epoch (default: at its end alone)"),
+    "log_every": ("folder", "N", whole(), "steps between rows of the log within an epoch (default: 100 rows a run)"),
 }
 _TITLES = {"data": "data", "model": "model", "learning": "learning", "machine": "machine", "folder": "folder and log"}
 

@@ -111,6 +111,8 @@ def make(config: Config) -> Plan:
         **step_options(config),
     )
     left_open: dict[str, Any] = {"model": built.text, "lr": rate, "device": str(device), **config.ends}
+    if config.log_every is None:  # curves of a short run shall have a shape, and logs of a long one stay readable
+        left_open["log_every"] = max(1, steps // 100)
     full = dataclasses.replace(config, **resolved_paths(vars(config)), **left_open)
     start = step.init(params, state, run_key)
     return Plan(full, loaded, task, step, chosen, start, schedule, steps, order_key, parameters, tuple(notes))

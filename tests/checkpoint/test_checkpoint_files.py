@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from funcnet import Model, checkpoint, random, tree
+from funcnet import Model, checkpoint, make_step, optim, random, tree
 from funcnet.checkpoint import CheckpointError
 
 
@@ -210,3 +210,20 @@ def test_a_part_and_wrong_shapes():
         checkpoint.adopt(integers, params, state, names="*")
     meta = {name: leaf.to("meta") for name, leaf in params.items()}
     assert checkpoint.adopt(tensors, meta, state, names="embed.*")[0]["embed.weight"].device.type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_was_given_outlives_a_donating_step(device):
+    model = Model(nn.Linear, 3, 2)
+    pretrained = {"weight": normal(1, 2, 3), "bias": normal(2, 2)}
+    given = tree.map(torch.clone, pretrained)
+    params, state = model.init(random.key(1))
+    params, state, _ = checkpoint.adopt(given, tree.map(lambda leaf: leaf.to(device), params), state)
+
+    def loss(params, state, batch, key):
+        return model(params, state, batch).square().mean(), (state, {})
+
+    step = make_step(loss, optim.adam(0.1), donate=True)
+    ts, _ = step(step.init(params, state, random.key(2)), normal(3, 4, 3))
+    assert torch.equal(given["weight"], pretrained["weight"])
+    assert not torch.equal(ts.params["weight"], pretrained["weight"])
