@@ -10,7 +10,7 @@ from torch.nn import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, L
 from funcnet import Model, data, fit, jit, make_step, optim, random
 from funcnet.train import save_figure
 
-FLOOR, EPOCHS, BATCH, NOISE = 7.0, 5, 64, 64
+FLOOR, EPOCHS, BATCH, NOISE = 6.0, 8, 64, 64
 
 
 def painter():
@@ -52,7 +52,7 @@ def main(argv=None):
     def name(params, state, batch, key):  # of a classifier, by which the score is taken
         return F.cross_entropy(classifier(params, state, batch["x"] / 127.5 - 1), batch["label"]), (state, {})
 
-    fooling, telling, naming = (make_step(loss, optim.adam(2e-4, b1=0.5)) for loss in (fool, tell, name))
+    fooling, telling, naming = (make_step(loss, optim.adam(5e-4, b1=0.5)) for loss in (fool, tell, name))
 
     def play(players, batch):  # in each one's turn the other, as it is now, is a part of the batch
         critic_now, told = telling(players[1], {"x": batch["x"] / 127.5 - 1, "rival": players[0]})
@@ -64,7 +64,7 @@ def main(argv=None):
     paint = lambda ts: maker(ts.params, ts.state, noise(show_key, 2000))  # noqa: E731
     rows, keep = [paint(players[0])[:20]], lambda now: rows.append(paint(now.ts[0])[:20])
     compiled = (lambda step, **_: step) if args.eager else jit
-    named, _ = fit(compiled(naming, donate=0), naming.init(*classifier.init(keys[0]), keys[1]), batches)
+    named, _ = fit(compiled(naming, donate=0), naming.init(*classifier.init(keys[0]), keys[1]), batches, epochs=2)
     players, _ = fit(compiled(play, donate=0), players, batches, epochs=args.epochs, callbacks=[keep])
     axes = (figure := Figure((10, len(rows) / 2), layout="constrained")).subplots()
     axes.imshow(torch.cat([row.squeeze(1).movedim(0, 1).flatten(1) for row in rows]).numpy(), "gray"), axes.axis("off")
