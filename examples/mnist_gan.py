@@ -52,7 +52,8 @@ def main(argv=None):
     def name(params, state, batch, key):  # of a classifier, by which the score is taken
         return F.cross_entropy(classifier(params, state, batch["x"] / 127.5 - 1), batch["label"]), (state, {})
 
-    fooling, telling, naming = (make_step(loss, optim.adam(5e-4, b1=0.5)) for loss in (fool, tell, name))
+    fooling, telling = (make_step(loss, optim.adam(5e-4, b1=0.5)) for loss in (fool, tell))
+    naming = make_step(name, optim.adam(1e-3))
 
     def play(players, batch):  # in each one's turn the other, as it is now, is a part of the batch
         critic_now, told = telling(players[1], {"x": batch["x"] / 127.5 - 1, "rival": players[0]})

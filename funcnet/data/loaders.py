@@ -4,7 +4,7 @@ import random as python_random
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -227,7 +227,7 @@ _lock = threading.RLock()
 def _generators(seed: Seed, restore: bool) -> Iterator[None]:
     """The global generators from a seed on, and as they were afterwards."""
     whole = seed[0] << 32 | seed[1]
-    with _lock:
+    with _lock if restore else nullcontext():  # a forked worker, which is alone, may find the lock held for ever
         before = (torch.get_rng_state(), np.random.get_state(), python_random.getstate()) if restore else None
         try:
             torch.default_generator.manual_seed(whole)

@@ -65,5 +65,5 @@ def _summed(name: str, values: Tensor, counts: Tensor) -> Tensor:
             f"measure returns one value for each of the {len(counts)} rows, and {name!r} is {shape}: leave the mean to "
             "the evaluation, which weighs the last, shorter batch rightly."
         )
-    values = values if values.is_floating_point() else values.to(torch.float32)
+    values = values.to(torch.promote_types(values.dtype, torch.float32))  # halves overflow, or stop counting
     return torch.where(counts, values, torch.zeros_like(values)).sum()

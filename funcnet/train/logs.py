@@ -134,24 +134,22 @@ class CSVLog(_FileLog):
 
     def resume(self, step: int, epochs: int) -> None:
         """Keep the rows up to this step and epoch."""
-        rows = self._read()[1]
-        kept = [row for row in rows if _done(row, step, epochs)]
-        if len(kept) < len(rows):
-            self._rewrite(kept)
+        if self.path.exists():
+            self._rewrite([row for row in self._read()[1] if _done(row, step, epochs)])
 
     def _read(self) -> tuple[list[str], list[dict[str, Any]]]:
-        if not self.path.exists():
-            return [], []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            return list(reader.fieldnames or []), rows
+        """The names, and the rows but for one that was cut short."""
+        text = self.path.read_bytes().decode() if self.path.exists() else ""
+        reader = csv.DictReader(StringIO(text[: text.rfind("\n") + 1], newline=""))
+        rows = [row for row in reader if None not in row and None not in row.values()]
+        return list(reader.fieldnames or []), rows
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
         text = StringIO(newline="")
         writer = csv.DictWriter(text, self._names, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
+        if self._names:
+            writer.writeheader()
+            writer.writerows(rows)
         self._replace(text.getvalue())
 
 

@@ -96,22 +96,25 @@ def fit(
     epochs = 1 if epochs is None and steps is None else epochs
     last_epoch, last_step = (math.inf if end is None else end for end in (epochs, steps))
     feed, at = Feed(batches), Position.of(start)
-    epoch, batch, done = at.epoch, at.batch, [dict(entry) for entry in at.history]
+    epoch, batch, done = at.epoch, at.batch, _copies(at.history)
     means, recent = Means(at.means), Means(at.recent)
-    number = int(ts.step) if isinstance(ts, TrainState) else 0
+    number = int(ts.step) if isinstance(ts, TrainState) else at.step
+    counted = number > 0 or at[:2] == (0, 0)  # else nobody knows which rows of the logs are behind
     stopping = None if early_stopping is None else early_stopping.follow(done)
     with ExitStack() as stack:
         for each in log:
-            each.resume(number, epoch)
+            if counted:
+                each.resume(number, epoch)
             stack.callback(each.close)
         bar = stack.enter_context(Bar(epochs, steps, epoch, number, shown=progress))
         interrupts = stack.enter_context(Interrupts())
         stack.callback(feed.close)
         watch = Watch()
         ended = stopping is not None and bool(stopping.stop)
-        while not ended and epoch < last_epoch and number < last_step:
+        # A run of so many steps that goes on after the last was ended before its epoch was, which is measured again.
+        while not ended and epoch < last_epoch and (number < last_step or (number == last_step and batch)):
             resumed = batch > 0
-            for values in feed.epoch(epoch, batch):
+            for values in feed.epoch(epoch, batch) if number < last_step else ():
                 ts, metrics = step(ts, values)
                 number += 1
                 means.add(metrics)
@@ -123,10 +126,13 @@ def fit(
                     recent.add(metrics)
                     if number % log_every == 0:
                         _write(log, number, recent.take(), schedule)
-                if save is not None and (interrupts.asked or (save_every and number % save_every == 0)):
-                    at = Position(epoch, batch, done, means.saved(), recent.saved())
+                asked = interrupts.asked
+                if save is not None and (asked or (save_every and number % save_every == 0)):
+                    if check_finite and (found := watch.look()):
+                        raise failure(*found, feed, None, ts)
+                    at = Position(epoch, batch, _copies(done), means.saved(), recent.saved(), number)
                     save(ts, number, position=at._asdict())
-                if interrupts.asked:
+                if asked:
                     raise KeyboardInterrupt(f"interrupted after step {number}, at start=({epoch}, {batch})")
                 if number == steps:
                     break
@@ -135,7 +141,7 @@ def fit(
             if not means.count and not resumed:
                 raise feed.empty(epoch)
             if save is not None:
-                at = Position(epoch, batch, [*done], means.saved(), recent.saved())
+                at = Position(epoch, batch, _copies(done), means.saved(), recent.saved(), number)
             entry = means.take()
             if evaluate is not None:
                 entry |= {name: float(value) for name, value in evaluate(ts).items()}
@@ -144,16 +150,22 @@ def fit(
             _write(log, number, {"epoch": epoch + 1, **entry}, schedule)
             if save is not None:
                 if number != steps:  # else the run may have ended within the epoch, which is not over then
-                    at = Position(epoch + 1, 0, done, None, at.recent)
-                save(ts, number, position=at._asdict(), metrics=entry)
-            moment = Moment(epoch, number, entry, ts)
+                    at = Position(epoch + 1, 0, _copies(done), None, at.recent, number)
+                save(ts, number, position=at._asdict(), metrics=dict(entry))
+            moment = Moment(epoch, number, dict(entry), ts)
             answers = [callback(moment) for callback in callbacks]
             ended = any(answer is True for answer in answers)
             if early_stopping is not None:
                 stopping = early_stopping.follow([entry], stopping)
                 ended = ended or bool(stopping.stop)
+            if interrupts.asked:
+                raise KeyboardInterrupt(f"interrupted after step {number} and epoch {epoch}")
             epoch, batch = epoch + 1, 0
     return ts, done
+
+
+def _copies(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    return [dict(entry) for entry in history]
 
 
 def _write(log: Sequence[Log], number: int, metrics: Mapping[str, float], schedule: Schedule | None) -> None:

@@ -19,6 +19,8 @@ class Position(NamedTuple):
     """What the batches of this epoch add up to, as `Means.saved`."""
     recent: Mapping[str, Any] | None = None
     """The same of the steps since the last row of the log."""
+    step: int = 0
+    """Steps behind in all, for a state that does not count them."""
 
     @classmethod
     def of(cls, start: Sequence[int] | Mapping[str, Any]) -> "Position":

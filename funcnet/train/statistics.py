@@ -21,7 +21,8 @@ class Change:
     grads: Any
     """The gradients as the loss gave them: before clipping, with non-finite values in them."""
     before: Any
-    after: Any
+    after: Any = None
+    """None while there is no update yet."""
 
     @cached_property
     def moved(self) -> Any:
@@ -77,8 +78,12 @@ def check(names: Sequence[str]) -> bool:
 
 
 def measured(names: Sequence[str], change: Change) -> dict[str, Tensor]:
-    """The statistics of these names, as 0-dim tensors."""
+    """Those of these statistics that are of an update, where there is one; and the others, where there is none yet.
+
+    A step that donates has consumed its parameters by the time that there is one.
+    """
     found: dict[str, Tensor] = {}
     for name in names:
-        found |= STATISTICS[name](change)
+        if (name in _OF_UPDATES) == (change.after is not None):
+            found |= STATISTICS[name](change)
     return found

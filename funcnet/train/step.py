@@ -10,7 +10,7 @@ from torch import Tensor
 from funcnet import optim, random, tree
 from funcnet.model import Params, State
 from funcnet.optim import GradientTransformation, Scalar, advance
-from funcnet.optim.wrappers.choice import choose
+from funcnet.optim.wrappers.choice import choose, decided
 from funcnet.optim.wrappers.conditions import all_finite
 from funcnet.train import statistics
 from funcnet.train.accumulation import Gradient, accumulated
@@ -67,24 +67,29 @@ class Step:
         key = random.fold_in(ts.key, ts.step)
         skipped, average, scale = ts.skipped, ts.average, ts.scale
         (value, (state, metrics)), grads = self.gradient(ts.params, ts.state, batch, key, scale)
+        told = statistics.measured(self.metrics, statistics.Change(grads, ts.params))
         before = tree.map(torch.clone, ts.params) if self.before and self.donate else ts.params
+        finite = None if skipped is None else all_finite([value, grads], value)
+        donate = self.donate and (finite is None or decided(finite))  # else the old ones are wanted beside the new
 
         def moved() -> tuple[Params, Any, State]:
             clipped = grads if self.clip is None else self.clip(grads)
             extra = {"value": value, "grad": clipped} | self._again(ts, batch, key)
-            return (*advance(self.optimizer, clipped, ts.opt_state, ts.params, donate=self.donate, **extra), state)
+            return (*advance(self.optimizer, clipped, ts.opt_state, ts.params, donate=donate, **extra), state)
 
-        if skipped is None:
+        if finite is None or skipped is None:
             params, opt_state, state = moved()
         else:
-            finite = all_finite([value, grads], value)
             params, opt_state, state = choose(finite, moved, lambda: (ts.params, ts.opt_state, ts.state))
             skipped = skipped + ~finite
             scale = None if scale is None else scale.adjust(finite)
         if self.ema is not None:
             share = 1 - self.ema
             average = tree.map(lambda old, new: old + share * (new - old), average, params)
-        told = statistics.measured(self.metrics, statistics.Change(grads, before, params))
+        told |= statistics.measured(self.metrics, statistics.Change(grads, before, params))
+        told["loss"] = value
+        if both := metrics.keys() & told.keys():
+            raise ValueError(f"the loss returned a metric {min(both)!r}, which the step tells itself: rename it.")
         after = TrainState(params, state, opt_state, ts.key, ts.step + 1, scale, average, skipped)
         return after, {"loss": value, **metrics, **told}
 

@@ -1,6 +1,7 @@
 """Loaders: the same batches from the same key, whatever the workers and wherever they start."""
 
 import random as python_random
+import threading
 
 import hypothesis.strategies as st
 import numpy as np
@@ -115,6 +116,27 @@ def test_workers_make_the_same_batches(workers):
     same(list(data.loader(Noisy(7), 2, workers=workers, **options)), expected)
     same(list(data.loader(Noisy(7), 2, workers=workers, start=(0, 3), **options)), expected[3:])
     assert states() == before
+
+
+def test_workers_start_while_another_thread_makes_a_batch():
+    made, begun, over = [], threading.Event(), threading.Event()
+
+    class Slow(Noisy):
+        def __getitem__(self, i):
+            begun.set()
+            over.wait()
+            return super().__getitem__(i)
+
+    options = {"key": random.key(3), "epochs": 1}
+    slow = threading.Thread(target=lambda: list(data.loader(Slow(2), 2, **options)), daemon=True)
+    fast = threading.Thread(target=lambda: made.extend(data.loader(Noisy(4), 2, workers=1, **options)), daemon=True)
+    slow.start()
+    begun.wait()
+    fast.start()
+    fast.join(60)
+    over.set()
+    slow.join()
+    assert len(made) == 2
 
 
 def test_an_endless_loader_can_be_left():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from funcnet import data, jit, make_step, optim, random, scan, tree
-from funcnet.train import make_epoch, make_eval
+from funcnet.train import TrainState, make_epoch, make_eval
 
 KEY = random.key(9)
 
@@ -102,3 +102,10 @@ def test_epochs_over_shuffled_data_are_a_scan_of_scans():
             expected, _ = step(expected, batch)
     torch.testing.assert_close(ts.params["w"], expected.params["w"], rtol=1e-5, atol=1e-6)
     assert metrics["loss"].shape == (3, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_are_added_up_in_single_precision(dtype):
+    values = random.uniform(KEY, (700,), low=200, high=400).to(dtype)
+    found = make_eval(lambda params, state, x: {"mean": x}, 300)(TrainState({}, {}, None, None, None), values)
+    torch.testing.assert_close(found["mean"], values.float().mean())

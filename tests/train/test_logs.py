@@ -81,3 +81,24 @@ def test_tensorboard_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr("funcnet.train.logs.find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install tensorboard\. Without it CSVLog"):
         TensorBoardLog(tmp_path)
+
+
+@pytest.mark.parametrize("cut", ["2", "2,1.", "2,1.5", '2,"1', "2,1.5\r"])
+def test_a_row_cut_short_is_left_out(tmp_path, cut):
+    path = tmp_path / "log.csv"
+    path.write_bytes(f"step,loss\r\n1,2.0\r\n{cut}".encode())
+    log = CSVLog(path)
+    log.resume(2, 0)
+    log.write(3, {"loss": 1.0})
+    log.close()
+    assert path.read_bytes() == b"step,loss\r\n1,2.0\r\n3,1.0\r\n"
+
+
+def test_a_table_whose_names_were_cut_short_begins_anew(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,lo")
+    log = CSVLog(path)
+    log.resume(1, 0)
+    log.write(1, {"loss": 1.0})
+    log.close()
+    assert path.read_bytes() == b"step,loss\r\n1,1.0\r\n"

@@ -1,6 +1,7 @@
 """What `make_step` does beyond one gradient and one update, against plain code and by its laws."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from funcnet import Model, TrainState, jit, make_step, optim, random, tree
+from funcnet.optim.wrappers import choice
 from funcnet.train import weighted
 
 KEY = random.key(3)
@@ -139,7 +141,11 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count(value, compiled
     assert not torch.equal(on.params["head.bias"], same.params["head.bias"])
 
 
-def test_an_eager_step_that_donates_may_skip():
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_eager_step_that_donates_may_skip(waits, monkeypatch):
+    if waits:  # as on a GPU, where both results are made and selected from
+        for room in (choice, sys.modules["funcnet.train.step"]):
+            monkeypatch.setattr(room, "decided", lambda condition: False)
     step = make_step(loss, optim.adam(1e-2), skip_nonfinite=True, donate=True, metrics=["update_norm"])
     plain = make_step(loss, optim.adam(1e-2), skip_nonfinite=True, metrics=["update_norm"])
     batches = [data(0), poisoned(1, 0, math.nan), data(2)]
@@ -176,6 +182,21 @@ def test_statistics_are_what_their_names_say():
         torch.testing.assert_close(told[name], value, rtol=1e-10, atol=1e-12, check_dtype=False)
     _, told = step(ts, poisoned(0, 0, math.inf))
     assert told["nonfinite"] == sum(told[f"nonfinite/{name}"] for name in grads) > 0
+
+
+@pytest.mark.parametrize("names", [["param_norm"], ["grad_norm", "param_norm", "update_ratio"]])
+def test_statistics_are_the_same_of_a_step_that_donates(names):
+    plain, donating = (make_step(loss, optim.adam(1e-2), donate=donate, metrics=names) for donate in (False, True))
+    (a, told), (b, expected) = after(donating), after(plain)
+    close(a, b)
+    close(told, expected)
+
+
+@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+def test_a_metric_does_not_take_the_place_of_the_steps_own(name):
+    step = make_step(lambda *at: (loss(*at)[0], (at[1], {name: torch.ones(())})), optim.sgd(0.1), metrics=["grad_norm"])
+    with pytest.raises(ValueError, match=f"the loss returned a metric '{name}', which the step tells itself: rename"):
+        after(step)
 
 
 def test_an_unknown_statistic_is_named():
@@ -251,8 +272,19 @@ def test_a_weighted_loss_is_the_sum_of_its_terms():
     torch.testing.assert_close(0.75 * told["fit"] + 2 * told["size"], told["loss"])
     with pytest.raises(ValueError, match=r"weights for \['fit'\], and the loss returned \['fit', 'size'\]"):
         after(make_step(weighted(terms, {"fit": 1.0}), optim.sgd(0.1)))
-    with pytest.raises(ValueError, match=r"at least one term"):
-        weighted(terms, {})
+    for nothing in ({}, {"fit": 0, "size": 0.0}):
+        with pytest.raises(ValueError, match=r"a weight other than 0 for at least one term"):
+            weighted(terms, nothing)
+
+
+def test_a_term_of_no_weight_is_told_and_left_out():
+    def terms(params, state, batch, key):
+        return {"fit": loss(params, state, batch, key)[0], "broken": params["head.bias"].sum() * math.nan}, (state, {})
+
+    ours, told = after(make_step(weighted(terms, {"fit": 0.5, "broken": 0}), optim.sgd(0.2)))
+    plain, _ = after(make_step(loss, optim.sgd(0.1)))
+    close(ours.params, plain.params)
+    assert math.isnan(told["broken"])
 
 
 def test_a_line_search_asks_the_loss_again():
