@@ -60,7 +60,7 @@ def main(argv=None):
     if not args.eager:
         step, evaluate = jit(step, donate=0), jit(evaluate)
     ts, history = fit(
-        step, ts, lambda epoch: data.batches(random.fold_in(order_key, epoch), train, BATCH), epochs=args.epochs,
+        step, ts, data.stream(order_key, train, BATCH), epochs=args.epochs,
         evaluate=lambda ts: evaluate(ts, test), schedule=schedule, log=[ConsoleLog()],
     )  # fmt: skip
 

@@ -52,8 +52,8 @@ def main(argv=None):
     def name(params, state, batch, key):  # of a classifier, by which the score is taken
         return F.cross_entropy(classifier(params, state, batch["x"] / 127.5 - 1), batch["label"]), (state, {})
 
-    fooling, telling = (make_step(loss, optim.adam(5e-4, b1=0.5)) for loss in (fool, tell))
-    naming = make_step(name, optim.adam(1e-3))
+    rates = {fool: 5e-4, tell: 5e-4, name: 1e-3}
+    fooling, telling, naming = (make_step(loss, optim.adam(rate, b1=0.5)) for loss, rate in rates.items())
 
     def play(players, batch):  # in each one's turn the other, as it is now, is a part of the batch
         critic_now, told = telling(players[1], {"x": batch["x"] / 127.5 - 1, "rival": players[0]})
@@ -61,7 +61,7 @@ def main(argv=None):
         return (maker_now, critic_now), {"critic": told["loss"], "maker": fooled["loss"]}
 
     players = fooling.init(*maker.init(keys[2]), keys[3]), telling.init(*critic.init(keys[4]), keys[5])
-    batches = lambda epoch: data.batches(random.fold_in(order_key, epoch), digits, BATCH)  # noqa: E731
+    batches = data.stream(order_key, digits, BATCH)
     paint = lambda ts: maker(ts.params, ts.state, noise(show_key, 2000))  # noqa: E731
     rows, keep = [paint(players[0])[:20]], lambda now: rows.append(paint(now.ts[0])[:20])
     compiled = (lambda step, **_: step) if args.eager else jit

@@ -56,7 +56,7 @@ def main(argv=None):
 
     step = jit(make_step(loss, optimizer), donate=0) if args.compile else make_step(loss, optimizer)
     ts = TrainState.create(*model.init(init_key), optimizer, run_key)
-    ts, _ = fit(step, ts, lambda e: data.batches(random.fold_in(order_key, e), train, 128), epochs=args.epochs)
+    ts, _ = fit(step, ts, data.stream(order_key, train, 128), epochs=args.epochs)
 
     predicted = model(ts.params, ts.state, test[0]).argmax(-1)
     accuracy = (predicted == test[1]).double().mean().item()

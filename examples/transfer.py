@@ -36,7 +36,7 @@ def learn(model, rows, epochs, key, eager, batch, start=None, frozen=False):
     trained, still = tree.split(params, head if frozen else "*")
     ts = step.init(trained, state | still, key)  # what lies in the state is not trained
     step, evaluate = (step, evaluate) if eager else (jit(step, donate=0), jit(evaluate))
-    batches = lambda epoch: data.batches(random.fold_in(key, epoch), train, batch)  # noqa: E731
+    batches = data.stream(key, train, batch)
     ts, history = fit(step, ts, batches, epochs=epochs, evaluate=lambda ts: evaluate(ts, test))
     return ts.params | ts.state, [epoch["accuracy"] for epoch in history]
 

@@ -57,7 +57,7 @@ def main(argv=None):
     ts = step.init(*model.init(init_key), run_key)
     step, evaluate = (step, evaluate) if args.eager else (jit(step, donate=0), jit(evaluate))
     ts, history = fit(
-        step, ts, lambda epoch: data.batches(random.fold_in(order_key, epoch), photos.train, args.batch),
+        step, ts, data.stream(order_key, photos.train, args.batch),
         epochs=args.epochs, evaluate=lambda ts: evaluate(ts, test), schedule=schedule, log=[ConsoleLog()],
     )  # fmt: skip
     save_figure(draw_curves(history), args.out)
