@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from funcnet import _compat, random, tree
 from funcnet.pure import PureMode, Skeleton
 from funcnet.pure.calls import Hooks, method_of, versions
+from funcnet.pure.data import written_through_data
 from funcnet.pure.refusals import check_call, locate, refuse_tensors, refuse_writing
 from funcnet.pure.skeleton import Loan
 
@@ -179,7 +180,8 @@ class Model:
         hooks = Hooks(body, mode, capture, perturb or {}) if watched else None
         # Then none but torch's own code runs, and leaves nothing in the module's attributes.
         harmless = loan.traceless = body.harmless and mode.aside and method is None
-        before = [] if harmless else versions((*values.values(), *args))
+        inputs = args if _all_tensors(args) and not kwargs else tree.leaves((args, kwargs))
+        before = [] if harmless else versions((*values.values(), *inputs))
         try:
             with mode:
                 output = method_of(body.module, method)(*args, **kwargs)
@@ -190,9 +192,11 @@ class Model:
             if hooks is not None:
                 hooks.remove()
         changed = body.changed(filled) if lent or not harmless else {}
-        if not harmless and versions((*values.values(), *args)) != before:
-            refuse_writing(repr(self), before, values, args)
-        written = {name: copy for name, copy in lent.items() if _written(copy)}
+        if not harmless and versions((*values.values(), *inputs)) != before:
+            refuse_writing(repr(self), before, values, args, kwargs, mode)
+        if mode.peeked and any(written_through_data(mode, leaf) for leaf in (*values.values(), *inputs)):
+            refuse_writing(repr(self), before, values, args, kwargs, mode)
+        written = {name: copy for name, copy in lent.items() if _written(copy) or written_through_data(mode, copy)}
         news = written | changed | mode.updates
         new_state = {name: news.get(name, value) for name, value in state.items()}
         if hooks is not None:
@@ -263,9 +267,13 @@ class Model:
         return values
 
 
+def _all_tensors(args: Sequence[Any]) -> bool:
+    return all(isinstance(arg, Tensor) for arg in args)
+
+
 def _tensors_alone(args: Sequence[Any]) -> bool:
     """Whether nothing but torch's own code runs in a call of torch's own modules."""
-    return all(isinstance(arg, Tensor) for arg in args) and not _compat.globally_hooked()
+    return _all_tensors(args) and not _compat.globally_hooked()
 
 
 def _written(lent: Tensor) -> bool:

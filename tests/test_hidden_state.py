@@ -214,9 +214,65 @@ def test_a_forward_that_writes_its_input_is_refused():
     model = Model(nn.ReLU, inplace=True)
     with pytest.raises(RuntimeError, match=r"wrote into its argument 0 in place.*relu without inplace=True"):
         model({}, {}, torch.tensor([-1.0, 1.0]))
+    with pytest.raises(RuntimeError, match=r"wrote into its argument input in place"):
+        model({}, {}, input=torch.tensor([-1.0, 1.0]))
+    with pytest.raises(RuntimeError, match=r"wrote into its argument 0 in place"):
+        vmap(lambda x: model({}, {}, x))(-torch.ones(2, 3))
     inside = Model(lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU(inplace=True)))
     params, state = inside.init(random.key(0))
     assert (inside(params, state, torch.ones(1, 2)) >= 0).all()
+
+
+def test_a_forward_that_writes_into_a_tree_is_refused():
+    class Adds(nn.Module):
+        def forward(self, rows, scale=1.0):
+            return rows["x"][0].add_(scale)
+
+    model, rows = Model(Adds), {"x": [torch.zeros(2)], "n": 3}
+    with pytest.raises(RuntimeError, match=r"wrote into its argument 0\.x\.0 in place"):
+        model({}, {}, rows, scale=2.0)
+
+
+class Averages(nn.Module):
+    """Writes past autograd's counts, as exponential means and codebooks often do."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+        self.register_buffer("mean", torch.zeros(3))
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        if self.what == "write":
+            self.mean.data.lerp_(x.detach().mean(0), 0.25)
+        elif self.what == "view":
+            self.mean.data[1:].copy_(x.detach().mean(0)[1:])
+        elif self.what == "assign":
+            self.mean.data = x.detach().mean(0)
+        elif self.what == "parameter":
+            self.weight.data.clamp_(max=0.5)
+        elif self.what == "argument":
+            x.data.mul_(2)
+        return (x - self.mean) * self.weight.data
+
+
+@pytest.mark.parametrize("what", ["write", "view", "assign", "read"])
+@pytest.mark.parametrize("way", [lambda f: f, lambda f: jit(f, backend="aot_eager")], ids=["eager", "jit"])
+def test_what_is_written_through_data_becomes_new_state(what, way):
+    x, module = random.normal(random.key(1), (4, 3)), Averages(what)
+    model, params, state = Model.from_module(module)
+    output, new = way(lambda p, s, x: model.apply(p, s, x, train=True))(params, state, x)
+    torch.testing.assert_close(output, module(x))
+    torch.testing.assert_close(new["mean"], module.mean)
+    assert torch.equal(state["mean"], torch.zeros(3))
+
+
+@pytest.mark.parametrize(("what", "name"), [("parameter", "'weight'"), ("argument", "its argument 0")])
+def test_writing_through_data_what_is_not_ones_own_is_refused(what, name):
+    model = Model(Averages, what)
+    params, state = model.init(random.key(0))
+    with pytest.raises(RuntimeError, match=f"wrote into {name} in place"):
+        model(params, state, torch.ones(4, 3))
 
 
 @pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm], ids=["new", "old"])

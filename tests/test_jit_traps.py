@@ -1,12 +1,18 @@
 """Where a compiled step could silently go on with the wrong memory, value or key."""
 
+import threading
+import time
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.utils import _pytree as pytree
 
-from funcnet import jit, jvp, random, vmap
+from funcnet import DonatedTensorError, jit, jvp, random, tree, vmap
 
 X = random.normal(random.key(0), (2, 3))
 
@@ -138,3 +144,119 @@ def test_forward_mode_under_vmap_meets_what_the_function_closes_over():
     g = traced(vmap(f))
     for _ in range(2):
         torch.testing.assert_close(g(scales), torch.stack([f(scale) for scale in scales]))
+
+
+def test_functions_compile_in_threads_beside_each_other():
+    call, failed = nn.Module.__call__, []
+
+    def slow(steps):
+        def f(x):
+            for _ in range(steps):
+                x = x + 1
+                time.sleep(0.001)  # in which the other thread goes on
+            return x
+
+        return traced(f)
+
+    def run(f, delay):
+        time.sleep(delay)
+        try:
+            f(X)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(slow(50), 0)), threading.Thread(target=run, args=(slow(300), 0.03))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert nn.Module.__call__ is call
+
+
+@pytest.mark.parametrize("read", [Tensor.item, float, int, Tensor.tolist, lambda t: t.numpy()])
+def test_a_value_that_would_be_frozen_is_refused(read):
+    rate = torch.tensor(2.0)
+    f = traced(lambda x: x * torch.as_tensor(read(rate)))
+    with pytest.raises(TypeError, match=r"reads the value of a tensor that it closes over \(\w+\), which would be"):
+        f(X)
+    assert torch.equal(traced(lambda x: x * rate)(X), 2 * X)
+
+
+def test_values_made_while_tracing_may_be_read():
+    assert torch.equal(traced(lambda x: x * torch.tensor(3).item())(X), 3 * X)
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict])
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_order_of_keys_counts(kind, nested):
+    f = traced(lambda d: torch.stack(tree.leaves(d)))
+    a, b = torch.zeros(()), [torch.ones(())] if nested else torch.ones(())
+    for given in (kind(a=a, b=b), kind(b=b, a=a), kind(a=a, b=b)):
+        assert torch.equal(f(given), f.eager(given))
+    assert f.compiles == 2
+
+
+class Tagged(list):
+    """A list with something beside its members."""
+
+    def __init__(self, members, tag):
+        super().__init__(members)
+        self.tag = tag
+
+
+pytree.register_pytree_node(Tagged, lambda node: (list(node), node.tag), Tagged)
+
+
+def test_what_a_registered_list_holds_beside_counts():
+    f = traced(lambda t: t[0] * t.tag)
+    assert torch.equal(f(Tagged([X], 2)), 2 * X)
+    assert torch.equal(f(Tagged([X], 3)), 3 * X)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [lambda t: t, lambda t: t[1:], lambda t: t.view(3, 1)])
+def test_results_never_share_memory_with_what_the_function_closes_over(backend, part):
+    table = torch.arange(3.0)
+    start = jit(lambda x: {"table": part(table), "other": x + 1}, backend=backend)
+    step = jit(lambda p: tree.map(lambda leaf: leaf + 1, p), donate=0, backend=backend)
+    for _ in range(2):
+        found = start(X)
+        assert torch.equal(found["table"], part(torch.arange(3.0)))
+        step(found)
+    assert torch.equal(table, torch.arange(3.0))
+
+
+def test_a_derivative_that_would_be_lost_is_refused():
+    w = torch.ones(3, requires_grad=True)
+    f = traced(lambda x: (x * w).sum())
+    with pytest.raises(TypeError, match=r"closes over a tensor of shape \(3,\) that requires grad"):
+        f(X)
+    with torch.no_grad():
+        assert f(X) == X.sum()
+    with forward_ad.dual_level(), pytest.raises(TypeError, match="called inside grad, vmap or another transform"):
+        f(forward_ad.make_dual(X, X))
+
+
+def test_the_default_device_is_part_of_the_kind():
+    f = traced(lambda: torch.zeros(3))
+    assert f().device.type == "cpu"
+    with torch.device("meta"):
+        assert f().device.type == "meta"
+    assert f().device.type == "cpu"
+    assert f.compiles == 2
+
+
+def test_donated_tensors_reach_no_graph():
+    state = {"w": X.clone()}
+    watch = traced(lambda x: x * state["w"])
+    first, second = (traced(lambda p: tree.map(lambda leaf: leaf + 1, p), donate=0) for _ in range(2))
+    watch(X)
+    one = first(state)
+    with pytest.raises(DonatedTensorError, match="was donated to"):
+        watch(X)
+    two = second(one)
+    before = two["w"].clone()
+    with pytest.raises(DonatedTensorError, match="was donated to"):
+        first(one)
+    assert torch.equal(two["w"], before)

@@ -478,3 +478,20 @@ def named_loss(w, x):
 def test_wrong_use(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_positions_may_count_from_the_end():
+    x, y, w = (random.normal(random.key(i), shape) for i, shape in enumerate(((4, 1), (4, 1), (4,))))
+
+    def loss(x, y, w, key=None):
+        noise = 0.0 if key is None else random.normal(key, ())
+        return ((x * w - y + noise) ** 2).mean()
+
+    torch.testing.assert_close(per_example_grad(loss, -1)(x, y, w), per_example_grad(loss, 2)(x, y, w))
+    torch.testing.assert_close(
+        per_example_grad(loss, -2, batch=(-4, -3), keys=-1)(x, y, w, random.key(5)),
+        per_example_grad(loss, 2, batch=(0, 1), keys=3)(x, y, w, random.key(5)),
+    )
+    torch.testing.assert_close(ensemble(loss, -1)(x, y, w), ensemble(loss, 2)(x, y, w))
+    with pytest.raises(TypeError, match=r"per_example_grad takes batch=\(-4,\), but was called with 3 arguments"):
+        per_example_grad(loss, 2, batch=-4)(x, y, w)

@@ -38,11 +38,13 @@ from funcnet._compat.kernels import samplers as samplers
 from funcnet._compat.levels import autocast_state as autocast_state
 from funcnet._compat.levels import bare_forward_mode as bare_forward_mode
 from funcnet._compat.levels import batched as batched
+from funcnet._compat.levels import default_device as default_device
 from funcnet._compat.levels import enter_autocast as enter_autocast
 from funcnet._compat.levels import forward_mode as forward_mode
 from funcnet._compat.levels import function_mode as function_mode
 from funcnet._compat.levels import function_modes as function_modes
 from funcnet._compat.levels import has_tangent as has_tangent
+from funcnet._compat.levels import has_values as has_values
 from funcnet._compat.levels import level as level
 from funcnet._compat.levels import level_of as level_of
 from funcnet._compat.levels import no_function_modes as no_function_modes

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,10 @@ from funcnet._compat.flips import install_unflip
 from funcnet._compat.loops import NODES, hoist_constants
 from funcnet._compat.lowering import install_lowerings
 from funcnet._compat.sources import shared_files
+
+# Tracing patches `nn.Module` for the whole process, and the compiler its settings: of two threads the one that ends
+# first would take the patches away from the other, and leave its own for ever. Checked on 2.15.0.
+_ALONE = RLock()
 
 
 def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.GraphModule:
@@ -26,7 +31,7 @@ def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.Gra
     read = torch.ops.aten._local_scalar_dense.default
 
     def traced(**options: Any) -> torch.fx.GraphModule:
-        with _use_lazy_graph_module(True):
+        with _ALONE, _use_lazy_graph_module(True):
             return make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True, **options)(*inputs)
 
     try:
@@ -94,7 +99,7 @@ def compile_graph(
     # A context with a shape environment, for want of which Inductor would not look into its cache of graphs, and torch
     # would not compile a while loop.
     faked = FakeTensorMode(shape_env=ShapeEnv(), static_shapes=True)
-    with _guards.tracing(_guards.TracingContext(faked)):
+    with _ALONE, _guards.tracing(_guards.TracingContext(faked)):
         # Faked here, since torch would take the sizes of real ones for variables.
         examples: list[torch.Tensor] = [faked.from_tensor(t, static_shapes=True) for t in inputs]
         if isinstance(backend, str) and backend != "inductor":

@@ -29,6 +29,11 @@ def forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def default_device() -> torch.device | None:
+    """Where factories put tensors, which a function mode tells; None without one. Checked on 2.15.0."""
+    return torch.get_default_device() if _depth() else None
+
+
 def tracing() -> bool:
     """Whether the call is being traced or faked, so that tensors hold no values that the host may read.
 
@@ -53,6 +58,12 @@ def readable(tensor: torch.Tensor) -> bool:
     if torch.compiler.is_compiling() or type(tensor) is not torch.Tensor or tensor.device.type != "cpu":
         return False
     return torch._C._len_torch_dispatch_stack() == 0 and not _functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def has_values(tensor: torch.Tensor) -> bool:
+    """Whether this is an ordinary tensor, neither wrapped by a transform nor faked by a tracer. Checked on 2.15.0."""
+    plain = type(tensor) in (torch.Tensor, torch.nn.Parameter)
+    return plain and not _functorch.is_functorch_wrapped_tensor(tensor)
 
 
 def autocast_state() -> tuple[Any, ...]:

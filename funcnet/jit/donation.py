@@ -10,13 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["DonatedTensorError", "check_separate", "poison_class"]
+__all__ = ["Donated", "DonatedTensorError", "check_separate", "poison_class"]
 
 
 class DonatedTensorError(RuntimeError):
     """A tensor was read after it had been donated to a jitted function."""
 
     __module__ = "funcnet"
+
+
+class Donated(Tensor):
+    """What a donated leaf becomes; of `poison_class`."""
 
 
 def poison_class(function: str, where: str, instead: str = "") -> type[Tensor]:
@@ -33,7 +37,7 @@ def poison_class(function: str, where: str, instead: str = "") -> type[Tensor]:
         f"{instead}"
     )
 
-    class Donated(Tensor):
+    class Poisoned(Donated):
         @classmethod
         def __torch_function__(
             cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Any = None
@@ -49,7 +53,7 @@ def poison_class(function: str, where: str, instead: str = "") -> type[Tensor]:
 
         __deepcopy__ = __reduce_ex__
 
-    return Donated
+    return Poisoned
 
 
 def check_separate(

@@ -66,7 +66,7 @@ class Jitted(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the compiled function, compiling it first for a kind of arguments not met before."""
         tracing = _compat.tracing()
-        if _compat.transform_active() or (differentiating() and not tracing):
+        if _compat.transform_active() or ((differentiating() or _compat.forward_mode()) and not tracing):
             raise TypeError(
                 f"{self._name} is jitted, and was called inside grad, vmap or another transform, which cannot look "
                 f"into a compiled graph. Compile at the edge: write jit(grad({self._name}.eager)), not "
@@ -77,7 +77,8 @@ class Jitted(Generic[P, R]):
         values = (*args, *kwargs.values())
         if self._static:
             values = self._wrap_static(values, len(args), tuple(kwargs))
-        kind = (len(args), tuple(kwargs), torch.get_default_dtype(), _compat.autocast_state())
+        defaults = torch.get_default_dtype(), _compat.default_device()
+        kind = (len(args), tuple(kwargs), defaults, _compat.autocast_state())
         found = self._find(kind, values)
         if found is None:
             with self._compiling:  # another thread may have compiled it meanwhile

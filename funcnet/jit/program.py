@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import _compat, tree
 from funcnet.jit.compiler import compile_flat
-from funcnet.jit.donation import check_separate, poison_class
+from funcnet.jit.donation import Donated, check_separate, poison_class
 from funcnet.jit.keyless import Keyless
 from funcnet.jit.layout import make_builder
 from funcnet.jit.signature import Arguments, Signature, Sizes, Static
@@ -81,6 +81,8 @@ class Program:
         self._others = [i for i in range(len(arguments.leaves)) if i not in set(self.donated)]
         self._poison = [poison_class(name, arguments.paths[i]) for i in self.donated]
         self._last: Last | None = None
+        self._aliases: list[int] | None = None
+        self._wants_grad = [t for t in self.captured if t.requires_grad]
         self._build = make_builder(self._outdef)
         cuda = any(arguments.leaves[i].device.type == "cuda" for i in tensors)
         self._graphed = cuda and mode in CUDA_GRAPH_MODES
@@ -197,11 +199,15 @@ class Program:
         leaves = call.leaves
         if self._graphed:
             _mark_step_begin()
+        if self.captured:
+            self._check_captured()
         inputs = [leaves[i] for i in self.signature.tensors]
+        fresh = {i: leaves[i].detach() for i in self.donated}  # before anything is written: one may be donated already
         returned = self.compiled(*inputs, *self.captured)
         if self._graphed:  # the graph's own memory is written again by the next replay
             returned = [t.clone() for t in returned]
-        fresh = {i: leaves[i].detach() for i in self.donated}
+        elif self.captured:
+            returned = self._own(returned)
         for i, poison in zip(self.donated, self._poison, strict=True):
             leaves[i].__class__ = poison
         self._last = Last([weakref.ref(t) for t in fresh.values()], call.addresses)
@@ -210,6 +216,29 @@ class Program:
             for how, what in self._plan
         ]
         return self._build(iter(results))
+
+    def _check_captured(self) -> None:
+        """Raise where what the function closes over was donated meanwhile, or a gradient would be lost."""
+        for tensor in self.captured:
+            if isinstance(tensor, Donated):
+                tensor.clone()  # which says where it went
+        if self._wants_grad and torch.is_grad_enabled():
+            raise TypeError(
+                f"{self.name} is jitted and closes over a tensor of shape {tuple(self._wants_grad[0].shape)} that "
+                f"requires grad, and no gradient flows through a compiled graph: take it inside, as in "
+                f"jit(value_and_grad(loss)), and close over a detached tensor; or call it under torch.no_grad()."
+            )
+
+    def _own(self, returned: Sequence[Tensor]) -> list[Tensor]:
+        """The results, none of which is what the function closes over: donating it would overwrite that."""
+        if self._aliases is None:  # a graph does the same in every run
+            self._aliases = [
+                n for n, t in enumerate(returned) if any(_compat.same_storage(t, c) for c in self.captured)
+            ]
+        found = list(returned)
+        for n in self._aliases:
+            found[n] = found[n].clone()
+        return found
 
 
 def _subtrees(definition: tree.TreeDef) -> list[tuple[int, tree.TreeDef]]:

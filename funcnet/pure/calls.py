@@ -125,11 +125,13 @@ def innermost(traceback: TracebackType | None, body: Body) -> str:
 
 
 def versions(values: Iterable[Any]) -> list[int]:
-    """How often each tensor was written in place; nothing inside a transform, whose wrappers do not count."""
-    if _compat.transform_active():
-        return []
-    values = tuple(values)
+    """How often each tensor was written in place: inside transforms the tensor that their wrappers hide."""
+    values = tuple(map(_bare, values) if _compat.transform_active() else values)
     try:
         return list(map(_version, values))
     except (AttributeError, RuntimeError):  # what is no tensor has no count, and inference tensors refuse to tell
         return [v._version if isinstance(v, Tensor) and not v.is_inference() else 0 for v in values]
+
+
+def _bare(value: Any) -> Any:
+    return _compat.bare(value) if isinstance(value, Tensor) else value

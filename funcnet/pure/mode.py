@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import Tensor
 
 from funcnet.pure.attention import ATTENTION
+from funcnet.pure.data import DATA
 from funcnet.pure.embedding import EMBEDDING
 from funcnet.pure.formulas import FORMULAS
 from funcnet.pure.linear import LINEAR
@@ -38,6 +39,7 @@ class PureMode(KeyedMode):
         **ATTENTION,
         **RECURRENCE,
         **SPECTRAL,
+        **DATA,
     }
 
     def __init__(self, key: Tensor | None, statistics: dict[int, str], loan: "Loan", aside: bool = False) -> None:
@@ -50,6 +52,7 @@ class PureMode(KeyedMode):
         self.statistics = statistics
         self.loan = loan
         self.aside = aside
+        self.peeked: list[tuple[Tensor, Tensor | None, int]] = []  # of `pure/data.py`
 
     def name_of(self, tensor: Tensor) -> str | None:
         """The name of a state tensor of this call."""

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from funcnet import tree
 from funcnet.pure.calls import innermost, versions
-from funcnet.pure.mode import MissingKeyError
+from funcnet.pure.data import written_through_data
+from funcnet.pure.mode import MissingKeyError, PureMode
 from funcnet.pure.skeleton import Body, Skeleton
 
 __all__ = ["check_call", "locate", "refuse_tensors", "refuse_writing"]
@@ -28,11 +29,24 @@ def check_call(
         raise TypeError(f"Model({name}, ...) cannot call {name}{signature}: {error}.") from None
 
 
-def refuse_writing(model: str, before: Sequence[int], values: Mapping[str, Tensor], args: Sequence[Any]) -> None:
+def refuse_writing(
+    model: str,
+    before: Sequence[int],
+    values: Mapping[str, Tensor],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    mode: PureMode,
+) -> None:
     """Raise `RuntimeError` for the tensors whose versions are no longer what they were `before` the call."""
-    names = [*map(repr, values), *(f"its argument {i}" for i in range(len(args)))]
-    after = versions((*values.values(), *args))
-    wrote = [name for name, a, b in zip(names, before, after, strict=True) if a != b]
+    inputs = [*tree.leaves_with_path(tuple(args)), *tree.leaves_with_path(dict(kwargs))]
+    names = [*map(repr, values), *(f"its argument {path}" for path, _ in inputs)]
+    tensors = [*values.values(), *(leaf for _, leaf in inputs)]
+    counts = zip(before, versions(tensors), strict=True) if before else [(0, 0)] * len(tensors)
+    wrote = [
+        name
+        for name, tensor, (a, b) in zip(names, tensors, counts, strict=True)
+        if a != b or written_through_data(mode, tensor)
+    ]
     raise RuntimeError(
         f"{model} wrote into {', '.join(wrote[:5])} in place, so the caller's tensor is changed, and the same "
         f"call would give another result now. Compute out of place (w * 0.5, relu without inplace=True), keep what "

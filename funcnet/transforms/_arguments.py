@@ -15,6 +15,14 @@ def as_positions(argnums: Argnums) -> tuple[int, ...]:
     return (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
 
+def counted(verb: str, word: str, positions: Argnums, args: Sequence[Any]) -> tuple[int, ...]:
+    """Positions from the front; negative ones count from the end."""
+    found = as_positions(positions)
+    if not all(-len(args) <= i < len(args) for i in found):
+        raise TypeError(f"{verb} takes {word}={found}, but was called with {len(args)} arguments.")
+    return tuple(i % len(args) for i in found)
+
+
 def check_arguments(f: Function, verb: str, args: Sequence[Any], positions: tuple[int, ...]) -> None:
     for i in positions:
         if not -len(args) <= i < len(args):

@@ -8,7 +8,7 @@ import torch
 
 from funcnet import random, tree
 from funcnet.pure.examples import examples_apart
-from funcnet.transforms._arguments import Argnums, Function, as_positions, describe
+from funcnet.transforms._arguments import Argnums, Function, counted, describe
 from funcnet.transforms.gradients import grad
 from funcnet.transforms.mapping import mapped
 
@@ -42,12 +42,14 @@ def per_example_grad(
     tensor([[ 4.],
             [20.]])
     """
-    positions, key_positions = as_positions(argnums), as_positions(keys)
     gradient = grad(f, argnums, has_aux=has_aux)
 
     def per_example_grad_of(*args: Any) -> Any:
-        taken = (*positions, *key_positions)
-        each = as_positions(batch) if batch is not None else tuple(i for i in range(len(args)) if i not in taken)
+        key_positions = counted("per_example_grad", "keys", keys, args)
+        taken = (*counted("per_example_grad", "argnums", argnums, args), *key_positions)
+        each = tuple(i for i in range(len(args)) if i not in taken)
+        if batch is not None:
+            each = counted("per_example_grad", "batch", batch, args)
         size = _leading_size(args, each, "per_example_grad", "batch")
 
         def one(*args: Any) -> Any:
@@ -79,9 +81,10 @@ def ensemble(f: Function, members: Argnums = 0, *, keys: Argnums = (), chunk_siz
     >>> scaled(torch.tensor([1.0, 2.0, 3.0]), torch.tensor(10.0))
     tensor([10., 20., 30.])
     """
-    positions, key_positions = as_positions(members), as_positions(keys)
 
     def ensemble_of(*args: Any) -> Any:
+        positions = counted("ensemble", "members", members, args)
+        key_positions = counted("ensemble", "keys", keys, args)
         size = _leading_size(args, positions, "ensemble", "members")
         in_dims = tuple(0 if i in positions or i in key_positions else None for i in range(len(args)))
         split = [random.split(a, size) if i in key_positions else a for i, a in enumerate(args)]
@@ -97,8 +100,6 @@ def _unsqueeze(leaf: torch.Tensor) -> torch.Tensor:
 def _leading_size(args: Sequence[Any], positions: tuple[int, ...], verb: str, word: str) -> int:
     sizes: dict[int, str] = {}
     for i in positions:
-        if i >= len(args):
-            raise TypeError(f"{verb} takes {word}={positions}, but was called with {len(args)} arguments.")
         for path, leaf in tree.leaves_with_path(args[i]):
             if not isinstance(leaf, torch.Tensor) or leaf.ndim == 0:
                 raise TypeError(
