@@ -76,7 +76,8 @@ def make(config: Config) -> Plan:
     policy = Precision.named(PRECISIONS[known(config.precision, list(PRECISIONS), "precision")])
     with refusing("--metrics"):
         statistics.check(config.metrics)
-    noise_key = random.fold_in(random.key(config.seed), 1)
+    # All from one split, whose i-th is `fold_in(key, i)`: one that is drawn in any other way may be among them.
+    init_key, order_key, run_key, noise_key = random.split(random.key(config.seed), 4)
     chosen = optimizers.choose(config.optim, config.weight_decay, noise_key)
     loaded = rows.load(config, device)
     facts = loaded.facts
@@ -85,7 +86,6 @@ def make(config: Config) -> Plan:
     epoch_length = _epoch_length(config, loaded)
     steps = config.steps if config.steps is not None else (config.epochs or 5) * epoch_length
     optimizer, schedule, rate = _optimizer(config, chosen, steps)
-    init_key, order_key, run_key = random.split(random.key(config.seed), 3)
     with refusing(f"{built.text!r} cannot be built"):
         params, state = built.model.init(init_key, device=device)
     notes = [f"{loaded.skipped} unreadable pictures or lines are left out"] if loaded.skipped else []
