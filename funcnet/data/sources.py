@@ -186,7 +186,7 @@ def _csv(request: _Request) -> Dataset:
         raise DataError(f"{path}: column {target!r} has categories, such as {classes[0]!r}, and no numbers to predict.")
     if not classes and kind == "classification":
         values, label = torch.unique(label, return_inverse=True)
-        classes = tuple(f"{value:g}" for value in values.tolist())
+        classes = tuple(str(int(value)) if value.is_integer() else repr(value) for value in values.tolist())
     features, names = [], []
     for name, column in table.columns.items():
         if name == target:
