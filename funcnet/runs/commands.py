@@ -15,8 +15,10 @@ __all__ = ["evaluate", "find", "predict", "resume", "train"]
 # Rooms are imported where they are used, so that `funcnet --help` need not.
 
 
-def _answering(work: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted.") -> int:
-    """The exit status of some work; what it raises is told in one line."""
+def _answering(
+    work: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted.", *, trained: bool = False
+) -> int:
+    """The exit status of some work; what it raises is told in one line, in the words of training or of its use."""
     from funcnet.checkpoint import CheckpointError
     from funcnet.data import DataError
     from funcnet.jit import CompilerMissingError
@@ -27,7 +29,7 @@ def _answering(work: Callable[[], int], interrupted: Callable[[], str] = lambda:
     try:
         return work()
     except (RunError, DataError, SpecError, CheckpointError, CompilerMissingError) as error:
-        return stop(_said(str(error)), UNABLE)
+        return stop(_said(str(error), trained), UNABLE)
     except OSError as error:
         about = f"{error.filename}: " if error.filename else ""
         return stop(f"{about}{error.strerror or error}", UNABLE)
@@ -50,8 +52,15 @@ _NAMES = {
 }
 
 
-def _said(message: str) -> str:
-    for name, option in _NAMES.items():
+# What evaluate and predict lack.
+_LACKING = {
+    ", or leave such rows out with skip_bad=True": "",
+    ", or leave such pictures out with skip_bad=True": "",
+}
+
+
+def _said(message: str, trained: bool = False) -> str:
+    for name, option in (_LACKING | _NAMES if trained else _NAMES).items():
         message = message.replace(name, option)
     return message
 
@@ -221,7 +230,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             evaluating.show(result, Console(width=None if sys.stdout.isatty() else 160))
         return DONE
 
-    return _answering(work)
+    return _answering(work, trained=True)
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -253,4 +262,4 @@ def predict(arguments: argparse.Namespace) -> int:
                 print(f"{each['input']}: " + ", ".join(f"{name} {share:.1%}" for name, share in each["top"].items()))
         return DONE
 
-    return _answering(work)
+    return _answering(work, trained=True)

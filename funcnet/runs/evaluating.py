@@ -72,11 +72,15 @@ def _check(facts: rows.Facts, other: rows.Facts, name: str) -> None:
     for what, mine, theirs in (
         ("kind", facts.kind, other.kind),
         ("rows of shape", facts.shape, other.shape),
-        ("columns", facts.columns, other.columns),
+        ("columns", _told(facts.columns), _told(other.columns)),
         ("classes", facts.classes if facts.kind == "classification" else (), other.classes),
     ):
         if mine != theirs and not (what == "classes" and facts.kind == "language"):
             raise RunError(f"{name!r} has {what} {theirs!r:.200}, and the model was trained on {mine!r:.200}.")
+
+
+def _told(columns: tuple[tuple[str, str | None], ...]) -> tuple[str, ...]:
+    return tuple(name if category is None else f"{name}={category}" for name, category in columns)
 
 
 def _part(loaded: rows.Rows, part: str, facts: rows.Facts) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from funcnet.train.feed import Batches
 
 __all__ = ["Facts", "Rows", "absolute", "load", "windows"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Facts(NamedTuple):
@@ -34,9 +34,13 @@ class Facts(NamedTuple):
     std: tuple[float, ...] = ()
     target: tuple[float, float] = (0.0, 1.0)
     """Mean and standard deviation of the numbers that are predicted."""
-    columns: tuple[str, ...] = ()
-    """Of a table: what each feature is, `name` or `name=category`."""
+    columns: tuple[tuple[str, str | None], ...] = ()
+    """Of a table: the column of each feature, and its category where it is one."""
     source: str = ""
+    header: bool | None = None
+    """Of a table: whether its first line was said to name the columns."""
+    counts: tuple[int, int] = (0, 0)
+    """The rows to train on and to test; of text the tokens."""
 
     @property
     def outputs(self) -> int:
@@ -71,13 +75,17 @@ class Facts(NamedTuple):
         try:
             found = json.loads(path.read_bytes())
             if found.pop("version") == _VERSION and found.keys() == set(cls._fields):
-                fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
-                return cls(**fields)
+                return cls(**{name: _tuples(value) for name, value in found.items()})
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}.") from error
         except (ValueError, AttributeError, KeyError, TypeError):
             pass
         raise RunError(f"{path} is not what a run of this version writes: it was cut short or edited.")
+
+
+def _tuples(value: Any) -> Any:
+    """What JSON has as lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class Rows(NamedTuple):
@@ -149,7 +157,8 @@ def load(config: Config, device: torch.device) -> Rows:
     source = str(found.info.get("source", config.data))
     skipped = len(found.info.get("skipped", ()))
     if found.kind == "language":
-        facts = Facts("language", (config.length,), found.classes, source=source)
+        counts = len(train["token"]), len(test["token"])
+        facts = Facts("language", (config.length,), found.classes, source=source, counts=counts)
         if min(len(train["token"]), len(test["token"])) <= 2 * config.length:
             least = min(len(train["token"]), len(test["token"]))
             raise RunError(
@@ -180,8 +189,10 @@ def _facts(found: data.Dataset, source: str) -> Facts:
         tuple(statistics.mean.tolist()),
         tuple(statistics.std.tolist()),
         target,
-        tuple(found.info.get("features", ())),
+        tuple(found.info.get("columns", ())),
         source,
+        found.info.get("header"),
+        (len(found.train["x"]), len(found.test["x"])),
     )
 
 

@@ -130,6 +130,8 @@ def test_a_table_predicts_a_column_from_the_others(table):
     found = whole(data.load(f"csv:{table}#weight"))
     assert found.kind == "regression"
     assert found.info["features"] == ["size", "colour=blue", "colour=red", "odd"]
+    assert found.info["columns"] == [("size", None), ("colour", "blue"), ("colour", "red"), ("odd", None)]
+    assert found.info["header"] is None
     x, label = rows_of(found)
     assert len(found.test["x"]) == 4
     assert torch.equal(label, 0.5 * x[:, 0])
@@ -150,6 +152,7 @@ def test_a_table_predicts_a_column_from_the_others(table):
 def test_a_target_by_its_place(table):
     found = data.load(f"csv:{table}#weight")
     last = data.load(f"csv:{table}#-1?header=yes")
+    assert last.info["header"] is True
     assert torch.equal(last.train["x"], found.train["x"])
 
 
