@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ from funcnet.runs.options import given
 from funcnet.shell import DONE, FAILED, INTERRUPTED, UNABLE, show, stop
 
 __all__ = ["evaluate", "find", "predict", "resume", "train"]
+
+_RUNS = Path("runs")
+_CHANGING = ("epochs", "steps", "device")  # what a run may go on with otherwise than it began
 
 # Rooms are imported where they are used, so that `funcnet --help` need not.
 
@@ -49,6 +53,7 @@ _NAMES = {
     ", and see tree.paths(params) for the names": "",
     "split found no name": "no name",
     "give a size to resize to": "give a size to resize to with --size",
+    ": write load_state_dict(": ": name the file in it (",
 }
 
 
@@ -97,15 +102,15 @@ def _start(arguments: argparse.Namespace) -> int:
 
     if arguments.resume and arguments.out is None:
         raise RunError("--resume needs the run's folder: write --out DIR.")
-    folder = Folder(arguments.out or _free(Path("runs")))
+    folder = Folder(arguments.out or _free(_RUNS))
     if arguments.resume and folder.taken:
         config, _ = folder.read()
-        own = given(arguments)
-        _same(folder, config, _asked(arguments))
-        return _go(folder, config, arguments, {name: own[name] for name in ("epochs", "steps") if name in own})
+        asked = _asked(arguments)
+        _same(folder, config, asked)
+        return _go(folder, config, arguments, {name: asked[name] for name in _CHANGING if name in asked})
     config = _settings(arguments)
-    folder.check_free()
-    return _go(folder, config, arguments, {})
+    folder.check_free()  # before the data is read, which may take its time
+    return _go(folder if arguments.out else None, config, arguments, None)
 
 
 def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -128,9 +133,20 @@ def _settings(arguments: argparse.Namespace) -> Any:
 def _free(above: Path) -> Path:
     """The first free of `runs/1`, `runs/2` ..."""
     taken = 1
-    while (above / str(taken)).exists():
+    while os.path.lexists(above / str(taken)):
         taken += 1
     return above / str(taken)
+
+
+def _reserved(above: Path) -> Path:
+    """The first free of `runs/1`, `runs/2` ..., made, so that no one else takes it."""
+    while True:
+        path = _free(above)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue  # somebody was faster
+        return path
 
 
 def _same(folder: Any, config: Any, asked: dict[str, Any]) -> None:
@@ -146,7 +162,7 @@ def _same(folder: Any, config: Any, asked: dict[str, Any]) -> None:
         wanted["model"] = models.build(wanted["model"], Facts.read(folder.facts)).text
     for name, value in wanted.items():
         has = getattr(config, name, None)
-        if name not in ("epochs", "steps", "device") and has != value:
+        if name not in _CHANGING and has != value:
             raise RunError(
                 f"{folder.path} has a run with {name} = {has!r}, and {value!r} is asked for: leave "
                 f"--{name.replace('_', '-')} out, or choose another --out."
@@ -164,22 +180,31 @@ def _on(arguments: argparse.Namespace) -> int:
 
     folder = Folder(arguments.folder)
     config, _ = folder.read()
-    names = ("epochs", "steps", "device")
-    changed = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    changed = {name: getattr(arguments, name) for name in _CHANGING if getattr(arguments, name) is not None}
     if "epochs" in changed and "steps" in changed:
         raise RunError("a run ends after --epochs or after --steps: give one of the two.")
     return _go(folder, config, arguments, changed)
 
 
-def _go(folder: Any, config: Any, arguments: argparse.Namespace, changed: dict[str, Any]) -> int:
-    """Make the plan, run it, and print the result."""
-    from funcnet.runs import plan, training
+def _go(named: Any, config: Any, arguments: argparse.Namespace, changed: dict[str, Any] | None) -> int:
+    """Make the plan, run it, and print the result.
 
-    if changed.keys() & {"epochs", "steps"}:
-        changed = {"epochs": None, "steps": None} | changed
-    made = plan.make(dataclasses.replace(config, **changed))
-    if not folder.taken:
-        folder.check_free()  # again, since making the plan took its time
+    Args:
+        named: the run's folder; None takes the first that is free once the plan is made.
+        config: what it is made of.
+        arguments: of the command line.
+        changed: of a run that goes on, the settings that it shall have instead; None begins one.
+    """
+    from funcnet.runs import plan, training
+    from funcnet.runs.folder import Folder
+
+    if changed is None:
+        made = plan.make(config)
+    else:
+        if changed.keys() & {"epochs", "steps"}:
+            changed = {"epochs": None, "steps": None} | changed
+        made = plan.make(dataclasses.replace(config, **changed), begins=_newest(named) is None)
+    folder = named or Folder(_reserved(_RUNS))
     quiet = arguments.quiet
     bar = not quiet and sys.stderr.isatty()
 
@@ -188,7 +213,9 @@ def _go(folder: Any, config: Any, arguments: argparse.Namespace, changed: dict[s
             print(line, file=sys.stderr, flush=True)
 
     def work() -> int:
-        result = training.train(made, folder, say, bar=bar, lines=not quiet and not bar, backend=_BACKEND)
+        result = training.train(
+            made, folder, say, fresh=changed is None, bar=bar, lines=not quiet and not bar, backend=_BACKEND
+        )
         if arguments.json:
             show(result)
             return DONE
@@ -197,13 +224,20 @@ def _go(folder: Any, config: Any, arguments: argparse.Namespace, changed: dict[s
         return DONE
 
     def interrupted() -> str:
-        from funcnet.checkpoint import latest
-
-        found = latest(folder.checkpoints) if folder.checkpoints.is_dir() else None
+        found = _newest(folder)
         told = f"interrupted; saved as {found}" if found else "interrupted before anything was saved"
         return f"{told}. Go on with: funcnet resume {folder.path}"
 
     return _answering(work, interrupted)
+
+
+def _newest(folder: Any) -> Path | None:
+    """The newest checkpoint of a run that is whole; of those that are not, training tells."""
+    from funcnet.checkpoint import latest
+    from funcnet.runs.folder import telling
+
+    with telling(lambda _: None):
+        return latest(folder.checkpoints)
 
 
 _BACKEND = "inductor"

@@ -41,7 +41,7 @@ def evaluate(
     found = trained(path, which, device)
     config, facts = found.config, found.task.facts
     if data_name is not None:
-        config = dataclasses.replace(config, data=data_name)
+        config = dataclasses.replace(config, data=rows.absolute(data_name))
     if data_name is not None and not data_name.startswith("folder:"):
         config = dataclasses.replace(config, size=None)
     elif config.data.startswith("folder:") and len(facts.shape) == 3:

@@ -1,6 +1,7 @@
 """The data of a run: rows for training and for evaluation, and what must be known of them to use a model later."""
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,8 +40,8 @@ class Facts(NamedTuple):
     source: str = ""
     header: bool | None = None
     """Of a table: whether its first line was said to name the columns."""
-    counts: tuple[int, int] = (0, 0)
-    """The rows to train on and to test; of text the tokens."""
+    rows: tuple[int, int] = (0, 0)
+    """How many to train on and to test; of text how many tokens."""
 
     @property
     def outputs(self) -> int:
@@ -60,6 +61,21 @@ class Facts(NamedTuple):
         what = "x".join(map(str, self.shape))
         rows = f"pictures of {what}" if len(self.shape) == 3 else f"rows of {what} features"
         return f"{rows}, {self.outputs} classes" if self.kind == "classification" else f"{rows}, and a number for each"
+
+    def differing(self, other: "Facts") -> str:
+        """What other data has not as this, wherever the two lie; empty where they are the same.
+
+        >>> Facts("language", (8,), (), rows=(90, 10)).differing(Facts("language", (8,), (), rows=(99, 11)))
+        'its rows: (90, 10) then, (99, 11) now'
+        """
+        for name in ("rows", *self._fields):  # more rows change all else
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "source" or mine == theirs:
+                continue
+            scale = self.target[1:] * 2 if name == "target" else self.std
+            if name not in _MEASURED or not _close(mine, theirs, scale):
+                return f"its {name}: {mine!r:.200} then, {theirs!r:.200} now"
+        return ""
 
     def to_json(self) -> str:
         """As a file has it."""
@@ -81,6 +97,17 @@ class Facts(NamedTuple):
         except (ValueError, AttributeError, KeyError, TypeError):
             pass
         raise RunError(f"{path} is not what a run of this version writes: it was cut short or edited.")
+
+
+# Means and deviations, whose last bits depend on threads and devices.
+_MEASURED = ("mean", "std", "target")
+
+
+def _close(mine: tuple[float, ...], theirs: tuple[float, ...], scale: tuple[float, ...]) -> bool:
+    """Whether these agree, relative to themselves or to the deviations: a mean may be as good as 0."""
+    return len(mine) == len(theirs) == len(scale) and all(
+        math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4 * unit) for a, b, unit in zip(mine, theirs, scale, strict=True)
+    )
 
 
 def _tuples(value: Any) -> Any:
@@ -132,7 +159,8 @@ def absolute(name: str) -> str:
     kind, colon, rest = name.partition(":")
     if kind not in ("folder", "csv", "text") or not rest:
         return name
-    return f"{kind}{colon}{os.path.abspath(os.path.expanduser(rest))}"
+    path, mark, column = rest.rpartition("#") if kind == "csv" and "#" in rest else (rest, "", "")
+    return f"{kind}{colon}{os.path.abspath(os.path.expanduser(path))}{mark}{column}"
 
 
 def load(config: Config, device: torch.device) -> Rows:
@@ -158,7 +186,7 @@ def load(config: Config, device: torch.device) -> Rows:
     skipped = len(found.info.get("skipped", ()))
     if found.kind == "language":
         counts = len(train["token"]), len(test["token"])
-        facts = Facts("language", (config.length,), found.classes, source=source, counts=counts)
+        facts = Facts("language", (config.length,), found.classes, source=source, rows=counts)
         if min(len(train["token"]), len(test["token"])) <= 2 * config.length:
             least = min(len(train["token"]), len(test["token"]))
             raise RunError(
