@@ -4,12 +4,12 @@ import argparse
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from funcnet.runs.answering import answering
 from funcnet.runs.options import given
-from funcnet.shell import DONE, FAILED, INTERRUPTED, UNABLE, show, stop
+from funcnet.shell import DONE, FAILED, show
 
 __all__ = ["evaluate", "find", "predict", "resume", "train"]
 
@@ -19,55 +19,9 @@ _CHANGING = ("epochs", "steps", "device")  # what a run may go on with otherwise
 # Rooms are imported where they are used, so that `funcnet --help` need not.
 
 
-def _answering(
-    work: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted.", *, trained: bool = False
-) -> int:
-    """The exit status of some work; what it raises is told in one line, in the words of training or of its use."""
-    from funcnet.checkpoint import CheckpointError
-    from funcnet.data import DataError
-    from funcnet.jit import CompilerMissingError
-    from funcnet.runs.errors import RunError
-    from funcnet.specs import SpecError
-    from funcnet.train import NonFiniteError
-
-    try:
-        return work()
-    except (RunError, DataError, SpecError, CheckpointError, CompilerMissingError) as error:
-        return stop(_said(str(error), trained), UNABLE)
-    except OSError as error:
-        about = f"{error.filename}: " if error.filename else ""
-        return stop(f"{about}{error.strerror or error}", UNABLE)
-    except NonFiniteError as error:
-        return stop(_said(str(error)), FAILED)
-    except KeyboardInterrupt:
-        return stop(interrupted(), INTERRUPTED)
-
-
-# How messages of the library name what has another name here.
-_NAMES = {
-    "skip_bad=True": "--skip-bad",
-    "download=True": "--download",
-    'make_step(..., metrics=["grad_norms"])': "--metrics grad_norms",
-    "clip (clip=1.0)": "clip (--clip 1)",
-    "skip_nonfinite=True, and check_finite=False here": "--skip-nonfinite",
-    ", and see tree.paths(params) for the names": "",
-    "split found no name": "no name",
-    "give a size to resize to": "give a size to resize to with --size",
-    ": write load_state_dict(": ": name the file in it (",
-}
-
-
-# What evaluate and predict lack.
-_LACKING = {
-    ", or leave such rows out with skip_bad=True": "",
-    ", or leave such pictures out with skip_bad=True": "",
-}
-
-
-def _said(message: str, trained: bool = False) -> str:
-    for name, option in (_LACKING | _NAMES if trained else _NAMES).items():
-        message = message.replace(name, option)
-    return message
+# What to do where memory runs out: the size of its batches is a part of a run.
+_ELSEWHERE = "go on on another --device, or train anew with a smaller --batch-size"
+_LESS = "write a smaller --batch-size, or for pictures a smaller --size"
 
 
 def find(arguments: argparse.Namespace) -> int:
@@ -88,12 +42,16 @@ def find(arguments: argparse.Namespace) -> int:
             print(f"no suggestion: {found['note']}" if rate is None else f"--lr {rate:.2g}  ({found['note']})")
         return FAILED if rate is None else DONE
 
-    return _answering(work)
+    return answering(work, less_memory=_LESS)
 
 
 def train(arguments: argparse.Namespace) -> int:
     """`funcnet train`; the exit status."""
-    return _answering(lambda: _start(arguments), lambda: "interrupted before the run began; nothing was written.")
+    return answering(
+        lambda: _start(arguments),
+        less_memory=_LESS,
+        interrupted=lambda: "interrupted before the run began; nothing was written.",
+    )
 
 
 def _start(arguments: argparse.Namespace) -> int:
@@ -171,7 +129,7 @@ def _same(folder: Any, config: Any, asked: dict[str, Any]) -> None:
 
 def resume(arguments: argparse.Namespace) -> int:
     """`funcnet resume`; the exit status."""
-    return _answering(lambda: _on(arguments))
+    return answering(lambda: _on(arguments), less_memory=_ELSEWHERE)
 
 
 def _on(arguments: argparse.Namespace) -> int:
@@ -228,7 +186,7 @@ def _go(named: Any, config: Any, arguments: argparse.Namespace, changed: dict[st
         told = f"interrupted; saved as {found}" if found else "interrupted before anything was saved"
         return f"{told}. Go on with: funcnet resume {folder.path}"
 
-    return _answering(work, interrupted)
+    return answering(work, less_memory=_LESS if changed is None else _ELSEWHERE, interrupted=interrupted)
 
 
 def _newest(folder: Any) -> Path | None:
@@ -256,7 +214,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
         from funcnet.runs import evaluating
 
         result = evaluating.evaluate(
-            arguments.folder, arguments.checkpoint, arguments.data, arguments.part, arguments.device
+            arguments.folder,
+            arguments.checkpoint,
+            arguments.data,
+            arguments.part,
+            arguments.device,
+            arguments.batch_size,
         )
         if arguments.json:
             show(result)
@@ -264,7 +227,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             evaluating.show(result, Console(width=None if sys.stdout.isatty() else 160))
         return DONE
 
-    return _answering(work, trained=True)
+    return answering(work, less_memory="write a smaller --batch-size, or another --device", trained=True)
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -296,4 +259,4 @@ def predict(arguments: argparse.Namespace) -> int:
                 print(f"{each['input']}: " + ", ".join(f"{name} {share:.1%}" for name, share in each["top"].items()))
         return DONE
 
-    return _answering(work, trained=True)
+    return answering(work, less_memory="give fewer inputs at a time, or another --device", trained=True)

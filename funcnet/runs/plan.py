@@ -15,7 +15,7 @@ from funcnet.model import Params, State
 from funcnet.optim import Schedule
 from funcnet.runs import augmenting, models, optimizers, rows, schedules
 from funcnet.runs.config import Config
-from funcnet.runs.errors import RunError, known, refusing
+from funcnet.runs.errors import RunError, known, out_of_memory, refusing
 from funcnet.runs.folder import checkpoint_in, is_run, telling
 from funcnet.runs.task import Task
 from funcnet.train import LossScale, TrainState, make_step, statistics
@@ -238,6 +238,8 @@ def _try(task: Task, policy: Precision, params: Params, state: State, loaded: ro
     except RunError:
         raise
     except Exception as error:  # whatever a model raises on rows that do not fit it
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise RunError(
             f"the model fails on the data ({loaded.facts.told}): {type(error).__name__}: {reason}"

@@ -163,8 +163,13 @@ def absolute(name: str) -> str:
     return f"{kind}{colon}{os.path.abspath(os.path.expanduser(path))}{mark}{column}"
 
 
-def load(config: Config, device: torch.device) -> Rows:
+def load(config: Config, device: torch.device, *, vocabulary: tuple[str, ...] | None = None) -> Rows:
     """The data that a config names.
+
+    Args:
+        config: whose settings of data count alone.
+        device: where to.
+        vocabulary: of text, that of a model, without one bytes; None takes what the data is named with.
 
     Raises:
         DataError: there is none of this name, or it cannot be read.
@@ -185,13 +190,16 @@ def load(config: Config, device: torch.device) -> Rows:
     source = str(found.info.get("source", config.data))
     skipped = len(found.info.get("skipped", ()))
     if found.kind == "language":
+        classes = found.classes if vocabulary is None else vocabulary
+        if classes != found.classes:
+            train["token"], test["token"] = _again(train["token"], test["token"], found.classes, classes)
         counts = len(train["token"]), len(test["token"])
-        facts = Facts("language", (config.length,), found.classes, source=source, rows=counts)
-        if min(len(train["token"]), len(test["token"])) <= 2 * config.length:
-            least = min(len(train["token"]), len(test["token"]))
+        facts = Facts("language", (config.length,), classes, source=source, rows=counts)
+        if min(counts) <= 2 * config.length:
+            shorter = f"write --length {max(1, (min(counts) - 1) // 2)} or less"
             raise RunError(
-                f"{config.data!r} has {least:,} tokens in its smaller part, too few for windows of "
-                f"{config.length}: write --length {max(1, (least - 1) // 2)} or less."
+                f"{config.data!r} has {min(counts):,} tokens in its smaller part, too few for windows of "
+                f"{config.length}: {shorter if vocabulary is None else 'take a longer text'}."
             )
         test = windows(test["token"], config.length)
     else:
@@ -201,6 +209,14 @@ def load(config: Config, device: torch.device) -> Rows:
                 check_labels(rows["label"], len(found.classes), f"{config.data}, {part}")
     put = [tree.map(lambda leaf: leaf.to(device), rows) for rows in (train, test)]
     return Rows(facts, put[0], put[1], skipped)
+
+
+def _again(train: Tensor, test: Tensor, theirs: tuple[str, ...], ours: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """The two parts of a text by another vocabulary, as it would cut the whole: a character may be several bytes."""
+    whole = torch.cat([train, test])
+    tokens = data.encode(data.decode(whole, theirs or None), ours or None)
+    held = round(len(tokens) * len(test) / len(whole))
+    return tokens[: len(tokens) - held], tokens[len(tokens) - held :]
 
 
 def _facts(found: data.Dataset, source: str) -> Facts:

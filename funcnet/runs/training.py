@@ -84,7 +84,7 @@ def train(
         if found is not None:
             ts, position = found[0], found[1].position
             before = float((found[1].extra or {}).get("seconds", 0.0))
-            _check_end(config, folder, found[1].step, Position.of(position))
+            _check_end(config, folder, int(ts.step), Position.of(position))
         folder.write(config, plan.rows.facts)
         for line in described(plan):
             say(line)
