@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from funcnet.cli import main
 from funcnet.runs import evaluating, plan, predicting
@@ -61,6 +62,20 @@ def test_names_are_printed_as_they_are(tmp_path, capsys):
     assert (status, err) == (0, "")
     assert all(out.count(name) == 2 for name in names)  # a row and a column
     assert "some [bold] place" in out.replace("\n", "")
+
+
+def test_a_bad_picture_is_named_without_an_option_that_is_not_there(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / "p" / name).mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (8, 8), (20 * i, 9, 200)).save(tmp_path / "p" / name / f"{i}.png")
+    words = ["--data", f"folder:{tmp_path / 'p'}", "--model", "linear", "--steps", "1", "--batch-size", "4"]
+    assert run(capsys, "train", *words, "--out", tmp_path / "run", "--quiet")[0] == 0
+    (tmp_path / "p" / "a" / "3.png").write_bytes(b"no picture")
+    status, _, err = run(capsys, "evaluate", tmp_path / "run", "--data", f"folder:{tmp_path / 'p'}")
+    assert status == 2
+    assert "3.png cannot be used" in err
+    assert err.endswith(": mend or remove it.\n")
 
 
 def no_memory(*_, **__):
