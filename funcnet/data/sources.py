@@ -186,18 +186,25 @@ def _csv(request: _Request) -> Dataset:
         raise DataError(f"{path}: column {target!r} has categories, such as {classes[0]!r}, and no numbers to predict.")
     if not classes and kind == "classification":
         values, label = torch.unique(label, return_inverse=True)
-        classes = tuple(f"{value:g}" for value in values.tolist())
-    features, names = [], []
+        classes = tuple(str(int(value)) if value.is_integer() else repr(value) for value in values.tolist())
+    features: list[Tensor] = []
+    columns: list[tuple[str, str | None]] = []
     for name, column in table.columns.items():
         if name == target:
             continue
         categories = table.vocabularies.get(name)
         features.append(column[:, None] if categories is None else F.one_hot(column, len(categories)))
-        names += [name] if categories is None else [f"{name}={category}" for category in categories]
+        columns += [(name, category) for category in categories or (None,)]
     if not features:
         raise DataError(f"{path} has no column but {target!r}, and so nothing to predict it from.")
     rows = {"x": torch.cat([f.double() for f in features], 1).float(), "label": label if classes else label.float()}
-    info = {"target": target, "features": names, "skipped": [f"{path}, line {line}" for line in table.dropped]}
+    info = {
+        "target": target,
+        "features": [name if category is None else f"{name}={category}" for name, category in columns],
+        "columns": columns,  # a pair for each feature, since names and categories may have a "=" of their own
+        "header": named,
+        "skipped": [f"{path}, line {line}" for line in table.dropped],
+    }
     return _divided(request, rows, classes, info)
 
 

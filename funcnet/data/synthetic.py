@@ -1,7 +1,7 @@
 """Rows drawn from a key, to try things on."""
 
 from collections.abc import Mapping
-from math import prod, sqrt
+from math import sqrt
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +43,9 @@ def draw(key: Tensor, kind: str, texts: Mapping[str, str]) -> tuple[Rows, int]:
     options = KINDS[kind] | {name: _number(kind, name, text) for name, text in texts.items()}
     noise = options.pop("noise")
     n, *sizes = (int(value) for value in options.values())
-    if n * prod(sizes) > _MOST:
-        raise DataError(f"synthetic:{kind} would have {n * prod(sizes):,} numbers; the most is {_MOST:,}.")
+    drawn = _drawn(kind, n, sizes)
+    if drawn > _MOST:
+        raise DataError(f"synthetic:{kind} would have {drawn:,} numbers; the most is {_MOST:,}.")
     keys = random.split(key, 4)
     if kind == "regression":
         x = random.normal(keys[0], (n, *sizes))
@@ -60,6 +61,17 @@ def draw(key: Tensor, kind: str, texts: Mapping[str, str]) -> tuple[Rows, int]:
     patterns = F.interpolate(coarse, (size, size), mode="bilinear")
     x = patterns[label] + noise * random.normal(keys[2], (n, channels, size, size))
     return {"x": (255 * x.clamp(0, 1)).round().to(torch.uint8), "label": label}, classes
+
+
+def _drawn(kind: str, n: int, sizes: list[int]) -> int:
+    """How many numbers are held at once: the rows, and what each class is drawn around."""
+    if kind == "regression":
+        return n * sizes[0]
+    if kind == "classification":
+        features, classes = sizes
+        return (n + classes) * features
+    size, channels, classes = sizes
+    return (n + classes) * channels * size**2
 
 
 def _number(kind: str, name: str, text: str) -> float:

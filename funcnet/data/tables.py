@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Table(NamedTuple):
     """The columns of a file, in its order."""
 
     columns: dict[str, Tensor]
-    """By name: float64 `(n,)`, or the int64 codes of a column of categories."""
+    """By name, or as they were asked for: float64 `(n,)`, or the int64 codes of a column of categories."""
     vocabularies: dict[str, tuple[str, ...]]
     """The categories of such columns, sorted: code i is the i-th."""
     dropped: tuple[int, ...]
@@ -36,6 +36,7 @@ def read_table(
     *,
     header: bool | None = None,
     delimiter: str | None = None,
+    columns: Sequence[str] | None = None,
     categorical: Sequence[str] = (),
     skip_bad: bool = False,
 ) -> Table:
@@ -48,7 +49,9 @@ def read_table(
         header: whether the first line names the columns; None takes it for names unless one of its cells is a number.
             Without names, columns are called "0", "1" ...
         delimiter: what stands between cells; None takes the one of `, ; tab |` that the first line has most of.
-        categorical: columns to take as categories though they are numbers, such as a postcode.
+        columns: the names or places of those to read, by which the table has them; the others may hold anything. None
+            reads all.
+        categorical: names or places of columns to take as categories though they are numbers, such as a postcode.
         skip_bad: leave out rows with a missing value (nothing, NA, NaN, null, none, ?), which are an error otherwise.
 
     Raises:
@@ -72,21 +75,21 @@ def read_table(
                 f"{path}, line 1: the columns are named {names}, and every column needs a name of its own. If this "
                 f"line is data, read the file with header=False."
             )
-    for name in categorical:
-        column_named(name, names, path)
-    lines, rows, dropped = _whole(path, names, lines, rows, skip_bad)
+    forced = {names.index(column_named(name, names, path)) for name in categorical}
+    wanted = {name: names.index(column_named(name, names, path)) for name in (names if columns is None else columns)}
+    lines, rows, dropped = _whole(path, wanted, lines, rows, skip_bad)
     if not rows:
         raise DataError(f"{path} has no rows of data{f' but {len(dropped)} with missing values' if dropped else ''}.")
-    columns, vocabularies = {}, {}
-    for i, name in enumerate(names):
-        cells = [row[i].strip() for row in rows]
-        if name in categorical or not _numeric(path, name, lines, cells):
+    found, vocabularies = {}, {}
+    for name, place in wanted.items():
+        cells = [row[place].strip() for row in rows]
+        if place in forced or not _numeric(path, name, lines, cells):
             vocabularies[name] = tuple(sorted(set(cells)))
             codes = {category: code for code, category in enumerate(vocabularies[name])}
-            columns[name] = torch.tensor([codes[cell] for cell in cells])
+            found[name] = torch.tensor([codes[cell] for cell in cells])
         else:
-            columns[name] = torch.tensor([float(cell) for cell in cells], dtype=torch.float64)
-    return Table(columns, vocabularies, tuple(dropped))
+            found[name] = torch.tensor([float(cell) for cell in cells], dtype=torch.float64)
+    return Table(found, vocabularies, tuple(dropped))
 
 
 def column_named(name: str, names: Sequence[str], path: Path) -> str:
@@ -141,12 +144,12 @@ def _rows(path: Path, delimiter: str | None) -> tuple[list[int], list[list[str]]
 
 
 def _whole(
-    path: Path, names: Sequence[str], lines: list[int], rows: list[list[str]], skip_bad: bool
+    path: Path, wanted: Mapping[str, int], lines: list[int], rows: list[list[str]], skip_bad: bool
 ) -> tuple[list[int], list[list[str]], list[int]]:
-    """The rows that miss no value, and the lines of the others."""
+    """The rows that miss no value in the columns wanted, and the lines of the others."""
     kept, dropped = [], []
     for i, row in enumerate(rows):
-        gap = next((name for name, cell in zip(names, row, strict=True) if cell.strip().lower() in MISSING), None)
+        gap = next((name for name, place in wanted.items() if row[place].strip().lower() in MISSING), None)
         if gap is None:
             kept.append(i)
         elif skip_bad:

@@ -2,58 +2,26 @@
 
 import argparse
 import dataclasses
+import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from funcnet.runs.answering import answering
 from funcnet.runs.options import given
-from funcnet.shell import DONE, FAILED, INTERRUPTED, UNABLE, show, stop
+from funcnet.shell import DONE, FAILED, show
 
 __all__ = ["evaluate", "find", "predict", "resume", "train"]
+
+_RUNS = Path("runs")
+_CHANGING = ("epochs", "steps", "device")  # what a run may go on with otherwise than it began
 
 # Rooms are imported where they are used, so that `funcnet --help` need not.
 
 
-def _answering(work: Callable[[], int], interrupted: Callable[[], str] = lambda: "interrupted.") -> int:
-    """The exit status of some work; what it raises is told in one line."""
-    from funcnet.checkpoint import CheckpointError
-    from funcnet.data import DataError
-    from funcnet.jit import CompilerMissingError
-    from funcnet.runs.errors import RunError
-    from funcnet.specs import SpecError
-    from funcnet.train import NonFiniteError
-
-    try:
-        return work()
-    except (RunError, DataError, SpecError, CheckpointError, CompilerMissingError) as error:
-        return stop(_said(str(error)), UNABLE)
-    except OSError as error:
-        about = f"{error.filename}: " if error.filename else ""
-        return stop(f"{about}{error.strerror or error}", UNABLE)
-    except NonFiniteError as error:
-        return stop(_said(str(error)), FAILED)
-    except KeyboardInterrupt:
-        return stop(interrupted(), INTERRUPTED)
-
-
-# How messages of the library name what has another name here.
-_NAMES = {
-    "skip_bad=True": "--skip-bad",
-    "download=True": "--download",
-    'make_step(..., metrics=["grad_norms"])': "--metrics grad_norms",
-    "clip (clip=1.0)": "clip (--clip 1)",
-    "skip_nonfinite=True, and check_finite=False here": "--skip-nonfinite",
-    ", and see tree.paths(params) for the names": "",
-    "split found no name": "no name",
-    "give a size to resize to": "give a size to resize to with --size",
-}
-
-
-def _said(message: str) -> str:
-    for name, option in _NAMES.items():
-        message = message.replace(name, option)
-    return message
+# What to do where memory runs out: the size of its batches is a part of a run.
+_ELSEWHERE = "go on on another --device, or train anew with a smaller --batch-size"
+_LESS = "write a smaller --batch-size, or for pictures a smaller --size"
 
 
 def find(arguments: argparse.Namespace) -> int:
@@ -74,12 +42,16 @@ def find(arguments: argparse.Namespace) -> int:
             print(f"no suggestion: {found['note']}" if rate is None else f"--lr {rate:.2g}  ({found['note']})")
         return FAILED if rate is None else DONE
 
-    return _answering(work)
+    return answering(work, less_memory=_LESS)
 
 
 def train(arguments: argparse.Namespace) -> int:
     """`funcnet train`; the exit status."""
-    return _answering(lambda: _start(arguments), lambda: "interrupted before the run began; nothing was written.")
+    return answering(
+        lambda: _start(arguments),
+        less_memory=_LESS,
+        interrupted=lambda: "interrupted before the run began; nothing was written.",
+    )
 
 
 def _start(arguments: argparse.Namespace) -> int:
@@ -88,15 +60,15 @@ def _start(arguments: argparse.Namespace) -> int:
 
     if arguments.resume and arguments.out is None:
         raise RunError("--resume needs the run's folder: write --out DIR.")
-    folder = Folder(arguments.out or _free(Path("runs")))
+    folder = Folder(arguments.out or _free(_RUNS))
     if arguments.resume and folder.taken:
         config, _ = folder.read()
-        own = given(arguments)
-        _same(folder, config, _asked(arguments))
-        return _go(folder, config, arguments, {name: own[name] for name in ("epochs", "steps") if name in own})
+        asked = _asked(arguments)
+        _same(folder, config, asked)
+        return _go(folder, config, arguments, {name: asked[name] for name in _CHANGING if name in asked})
     config = _settings(arguments)
-    folder.check_free()
-    return _go(folder, config, arguments, {})
+    folder.check_free()  # before the data is read, which may take its time
+    return _go(folder if arguments.out else None, config, arguments, None)
 
 
 def _asked(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -119,9 +91,20 @@ def _settings(arguments: argparse.Namespace) -> Any:
 def _free(above: Path) -> Path:
     """The first free of `runs/1`, `runs/2` ..."""
     taken = 1
-    while (above / str(taken)).exists():
+    while os.path.lexists(above / str(taken)):
         taken += 1
     return above / str(taken)
+
+
+def _reserved(above: Path) -> Path:
+    """The first free of `runs/1`, `runs/2` ..., made, so that no one else takes it."""
+    while True:
+        path = _free(above)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue  # somebody was faster
+        return path
 
 
 def _same(folder: Any, config: Any, asked: dict[str, Any]) -> None:
@@ -137,7 +120,7 @@ def _same(folder: Any, config: Any, asked: dict[str, Any]) -> None:
         wanted["model"] = models.build(wanted["model"], Facts.read(folder.facts)).text
     for name, value in wanted.items():
         has = getattr(config, name, None)
-        if name not in ("epochs", "steps", "device") and has != value:
+        if name not in _CHANGING and has != value:
             raise RunError(
                 f"{folder.path} has a run with {name} = {has!r}, and {value!r} is asked for: leave "
                 f"--{name.replace('_', '-')} out, or choose another --out."
@@ -146,7 +129,7 @@ def _same(folder: Any, config: Any, asked: dict[str, Any]) -> None:
 
 def resume(arguments: argparse.Namespace) -> int:
     """`funcnet resume`; the exit status."""
-    return _answering(lambda: _on(arguments))
+    return answering(lambda: _on(arguments), less_memory=_ELSEWHERE)
 
 
 def _on(arguments: argparse.Namespace) -> int:
@@ -155,22 +138,31 @@ def _on(arguments: argparse.Namespace) -> int:
 
     folder = Folder(arguments.folder)
     config, _ = folder.read()
-    names = ("epochs", "steps", "device")
-    changed = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    changed = {name: getattr(arguments, name) for name in _CHANGING if getattr(arguments, name) is not None}
     if "epochs" in changed and "steps" in changed:
         raise RunError("a run ends after --epochs or after --steps: give one of the two.")
     return _go(folder, config, arguments, changed)
 
 
-def _go(folder: Any, config: Any, arguments: argparse.Namespace, changed: dict[str, Any]) -> int:
-    """Make the plan, run it, and print the result."""
-    from funcnet.runs import plan, training
+def _go(named: Any, config: Any, arguments: argparse.Namespace, changed: dict[str, Any] | None) -> int:
+    """Make the plan, run it, and print the result.
 
-    if changed.keys() & {"epochs", "steps"}:
-        changed = {"epochs": None, "steps": None} | changed
-    made = plan.make(dataclasses.replace(config, **changed))
-    if not folder.taken:
-        folder.check_free()  # again, since making the plan took its time
+    Args:
+        named: the run's folder; None takes the first that is free once the plan is made.
+        config: what it is made of.
+        arguments: of the command line.
+        changed: of a run that goes on, the settings that it shall have instead; None begins one.
+    """
+    from funcnet.runs import plan, training
+    from funcnet.runs.folder import Folder
+
+    if changed is None:
+        made = plan.make(config)
+    else:
+        if changed.keys() & {"epochs", "steps"}:
+            changed = {"epochs": None, "steps": None} | changed
+        made = plan.make(dataclasses.replace(config, **changed), begins=_newest(named) is None)
+    folder = named or Folder(_reserved(_RUNS))
     quiet = arguments.quiet
     bar = not quiet and sys.stderr.isatty()
 
@@ -179,7 +171,9 @@ def _go(folder: Any, config: Any, arguments: argparse.Namespace, changed: dict[s
             print(line, file=sys.stderr, flush=True)
 
     def work() -> int:
-        result = training.train(made, folder, say, bar=bar, lines=not quiet and not bar, backend=_BACKEND)
+        result = training.train(
+            made, folder, say, fresh=changed is None, bar=bar, lines=not quiet and not bar, backend=_BACKEND
+        )
         if arguments.json:
             show(result)
             return DONE
@@ -188,13 +182,20 @@ def _go(folder: Any, config: Any, arguments: argparse.Namespace, changed: dict[s
         return DONE
 
     def interrupted() -> str:
-        from funcnet.checkpoint import latest
-
-        found = latest(folder.checkpoints) if folder.checkpoints.is_dir() else None
+        found = _newest(folder)
         told = f"interrupted; saved as {found}" if found else "interrupted before anything was saved"
         return f"{told}. Go on with: funcnet resume {folder.path}"
 
-    return _answering(work, interrupted)
+    return answering(work, less_memory=_LESS if changed is None else _ELSEWHERE, interrupted=interrupted)
+
+
+def _newest(folder: Any) -> Path | None:
+    """The newest checkpoint of a run that is whole; of those that are not, training tells."""
+    from funcnet.checkpoint import latest
+    from funcnet.runs.folder import telling
+
+    with telling(lambda _: None):
+        return latest(folder.checkpoints)
 
 
 _BACKEND = "inductor"
@@ -213,7 +214,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
         from funcnet.runs import evaluating
 
         result = evaluating.evaluate(
-            arguments.folder, arguments.checkpoint, arguments.data, arguments.part, arguments.device
+            arguments.folder,
+            arguments.checkpoint,
+            arguments.data,
+            arguments.part,
+            arguments.device,
+            arguments.batch_size,
         )
         if arguments.json:
             show(result)
@@ -221,7 +227,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
             evaluating.show(result, Console(width=None if sys.stdout.isatty() else 160))
         return DONE
 
-    return _answering(work)
+    return answering(work, less_memory="write a smaller --batch-size, or another --device", trained=True)
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -253,4 +259,4 @@ def predict(arguments: argparse.Namespace) -> int:
                 print(f"{each['input']}: " + ", ".join(f"{name} {share:.1%}" for name, share in each["top"].items()))
         return DONE
 
-    return _answering(work)
+    return answering(work, less_memory="give fewer inputs at a time, or another --device", trained=True)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
-__all__ = ["RunError", "known", "refusing"]
+__all__ = ["RunError", "known", "out_of_memory", "refusing"]
 
 
 class RunError(ValueError):
@@ -28,6 +28,13 @@ def known(name: str, names: list[str], what: str) -> str:
     near = get_close_matches(name.lower(), names, 3, 0.5)
     told = f"near names: {', '.join(near)}" if near else f"there are {', '.join(names) or 'none'}"
     raise RunError(f"{name!r} is no {what}; {told}.")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; of the CPU's, torch says it in the message alone."""
+    from torch import OutOfMemoryError  # here, since the commands' names are read without torch
+
+    return isinstance(error, MemoryError | OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 @contextmanager

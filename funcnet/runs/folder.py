@@ -18,7 +18,7 @@ from funcnet.runs.config import Config
 from funcnet.runs.errors import RunError
 from funcnet.runs.rows import Facts
 
-__all__ = ["Folder", "checkpoint_in", "telling"]
+__all__ = ["Folder", "checkpoint_in", "is_run", "telling"]
 
 _COMMENT = """\
 A run of `funcnet train`, with everything that was left open filled in.
@@ -47,8 +47,8 @@ class Folder:
 
     @property
     def taken(self) -> bool:
-        """Whether there is a run."""
-        return self.config.exists() or self.checkpoints.exists()
+        """Whether there is a run; a folder for checkpoints without any is what one left that was killed at once."""
+        return self.config.exists() or any(self.checkpoints.glob("step-*"))
 
     def check_free(self) -> None:
         """Raise unless a run may begin here; nothing is made.
@@ -69,11 +69,24 @@ class Folder:
         if not os.access(above, os.W_OK | os.X_OK):
             raise RunError(f"{self.path} cannot be written, since {above} is not writable: choose another --out.")
 
+    def check_data(self, facts: Facts) -> None:
+        """Raise unless the run, where there is one, was trained on such data.
+
+        Raises:
+            RunError: the data has changed.
+        """
+        differing = Facts.read(self.facts).differing(facts) if self.facts.exists() else ""
+        if differing:
+            raise RunError(
+                f"the data is no longer that of the run in {self.path}: {differing}. Give it the data that it had, or "
+                "train anew into another folder."
+            )
+
     def write(self, config: Config, facts: Facts) -> None:
         """Say what the run is."""
         comment = _COMMENT.format(config=shlex.quote(str(self.config)), folder=shlex.quote(str(self.path)))
-        self.write_text(self.config, configs.dump(config, comment))
         self.write_text(self.facts, facts.to_json())
+        self.write_text(self.config, configs.dump(config, comment))  # last: where it is, there is a run
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a file whole or not at all."""
@@ -99,6 +112,11 @@ class Folder:
             return rows
         inner = {name for row in rows if "epoch" not in row for name in row if name != "step"}
         return [{k: v for k, v in row.items() if "epoch" not in row or k not in inner} for row in rows]
+
+
+def is_run(path: Path) -> bool:
+    """Whether this is a checkpoint, a folder of them, or the folder of a run, which may have none yet."""
+    return (path / MANIFEST).exists() or any(path.glob("step-*")) or Folder(path).taken
 
 
 def checkpoint_in(path: Path, which: str = "latest") -> Path:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from funcnet import checkpoint, random, tree
+from funcnet import _compat, checkpoint, random, tree
 from funcnet.jit import jit
 from funcnet.model import Params, State
 from funcnet.optim import Schedule
 from funcnet.runs import augmenting, models, optimizers, rows, schedules
 from funcnet.runs.config import Config
-from funcnet.runs.errors import RunError, known, refusing
-from funcnet.runs.folder import checkpoint_in, telling
+from funcnet.runs.errors import RunError, known, out_of_memory, refusing
+from funcnet.runs.folder import checkpoint_in, is_run, telling
 from funcnet.runs.task import Task
 from funcnet.train import LossScale, TrainState, make_step, statistics
 from funcnet.train.feed import Batches
@@ -66,17 +66,26 @@ class Plan(NamedTuple):
         return policy.around(jit(self.step, donate=0, backend=backend) if self.config.compile else self.step)
 
 
-def make(config: Config) -> Plan:
+def make(config: Config, *, begins: bool = True) -> Plan:
     """Make of a config what it names.
+
+    Args:
+        config: the settings; `~` and folders from here on in its paths are resolved.
+        begins: whether it begins with the weights of `init_from`; one that goes on has weights of its own, and those
+            may be gone.
 
     Raises:
         RunError, SpecError, CheckpointError: something is not there, is wrong, or does not fit another; in one line.
     """
+    config = dataclasses.replace(config, **resolved_paths(vars(config)))
     device = device_named(config.device)
+    if config.compile and device.type == "cpu":
+        _check_compiler()
     policy = Precision.named(PRECISIONS[known(config.precision, list(PRECISIONS), "precision")])
     with refusing("--metrics"):
         statistics.check(config.metrics)
-    noise_key = random.fold_in(random.key(config.seed), 1)
+    # All from one split, whose i-th is `fold_in(key, i)`: one that is drawn in any other way may be among them.
+    init_key, order_key, run_key, noise_key = random.split(random.key(config.seed), 4)
     chosen = optimizers.choose(config.optim, config.weight_decay, noise_key)
     loaded = rows.load(config, device)
     facts = loaded.facts
@@ -85,11 +94,10 @@ def make(config: Config) -> Plan:
     epoch_length = _epoch_length(config, loaded)
     steps = config.steps if config.steps is not None else (config.epochs or 5) * epoch_length
     optimizer, schedule, rate = _optimizer(config, chosen, steps)
-    init_key, order_key, run_key = random.split(random.key(config.seed), 3)
     with refusing(f"{built.text!r} cannot be built"):
         params, state = built.model.init(init_key, device=device)
     notes = [f"{loaded.skipped} unreadable pictures or lines are left out"] if loaded.skipped else []
-    if config.init_from is not None:
+    if config.init_from is not None and begins:
         params, state, note = _initial(Path(config.init_from), params, state)
         notes.append(note)
     parameters = sum(leaf.numel() for leaf in params.values())
@@ -113,7 +121,7 @@ def make(config: Config) -> Plan:
     left_open: dict[str, Any] = {"model": built.text, "lr": rate, "device": str(device), **config.ends}
     if config.log_every is None:  # curves of a short run shall have a shape, and logs of a long one stay readable
         left_open["log_every"] = max(1, steps // 100)
-    full = dataclasses.replace(config, **resolved_paths(vars(config)), **left_open)
+    full = dataclasses.replace(config, **left_open)
     start = step.init(params, state, run_key)
     return Plan(full, loaded, task, step, chosen, start, schedule, steps, order_key, parameters, tuple(notes))
 
@@ -156,6 +164,15 @@ def resolved_paths(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_compiler() -> None:
+    problem = _compat.cpp_compiler_problem()
+    if problem:
+        raise RunError(
+            f"--compile found no C++ compiler ({problem}): install g++ (apt-get install g++, dnf install gcc-c++, "
+            "xcode-select --install), name one in the variable CXX, or leave --compile out."
+        )
+
+
 def _epoch_length(config: Config, loaded: rows.Rows) -> int:
     """How many batches an epoch has."""
     size, count = config.batch_size, loaded.per_epoch
@@ -188,7 +205,7 @@ def _optimizer(config: Config, chosen: optimizers.Chosen, steps: int) -> tuple[A
 
 def _initial(path: Path, params: Params, state: State) -> tuple[Params, State, str]:
     """The values of a file where names and shapes agree, and what is to be told of it."""
-    if path.is_dir():
+    if is_run(path):
         with telling():
             saved = checkpoint.load(checkpoint_in(path, "best"))
         if not isinstance(saved, TrainState):
@@ -221,6 +238,8 @@ def _try(task: Task, policy: Precision, params: Params, state: State, loaded: ro
     except RunError:
         raise
     except Exception as error:  # whatever a model raises on rows that do not fit it
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise RunError(
             f"the model fails on the data ({loaded.facts.told}): {type(error).__name__}: {reason}"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import data, random
 from funcnet.data.images import SUFFIXES, read_picture
-from funcnet.data.tables import column_named, read_table
+from funcnet.data.tables import Table, read_table
 from funcnet.runs.errors import RunError
 from funcnet.runs.rows import Facts
 from funcnet.runs.trained import Trained
@@ -63,32 +63,37 @@ def _pictures(inputs: Sequence[str], facts: Facts) -> tuple[list[str], Tensor]:
 def _tables(inputs: Sequence[str], facts: Facts) -> tuple[list[str], Tensor]:
     if not facts.columns:
         raise RunError(f"the model was trained on {facts.source}, whose columns have no names: predict in Python.")
+    wanted = list(dict.fromkeys(name for name, _ in facts.columns))
+    known: dict[str, list[str]] = {}
+    for name, category in facts.columns:
+        if category is not None:
+            known.setdefault(name, []).append(category)
     names: list[str] = []
     parts: list[Tensor] = []
     for path in map(Path, inputs):
-        table = read_table(path)
-        columns = list(table.columns)
-        features = []
-        for feature in facts.columns:
-            name, equals, category = feature.rpartition("=")
-            if feature in columns or not equals:
-                there = column_named(feature, columns, path)
-                if there in table.vocabularies:
-                    word = table.vocabularies[there][0]
-                    raise RunError(f"{path}: column {feature!r} has words, such as {word!r}, and no numbers.")
-                features.append(table.columns[there])
-                continue
-            there = column_named(name, columns, path)
-            column, words = table.columns[there], table.vocabularies.get(there, ())
-            allowed = [f.rpartition("=")[2] for f in facts.columns if f.rpartition("=")[0] == name]
-            unknown = sorted(set(words) - set(allowed))
-            if not words or unknown:
-                told = f"the category {unknown[0]!r}" if unknown else "numbers"
-                raise RunError(f"{path}: column {name!r} has {told}, and the model knows {', '.join(allowed)}.")
-            features.append((column == words.index(category)) if category in words else torch.zeros(len(column)))
-        parts.append(torch.stack([f.double() for f in features], 1).float())
+        table = read_table(path, header=facts.header, columns=wanted, categorical=list(known))
+        for name, words in table.vocabularies.items():
+            if name not in known:
+                raise RunError(f"{path}: column {name!r} has words, such as {words[0]!r}, and no numbers.")
+            unknown = sorted(set(words) - set(known[name]))
+            if unknown:
+                raise RunError(
+                    f"{path}: column {name!r} has the category {unknown[0]!r}, and the model knows "
+                    f"{', '.join(known[name])}."
+                )
+        features = [_feature(table, name, category) for name, category in facts.columns]
+        parts.append(torch.stack(features, 1).float())
         names += [f"{path}, row {i + 1}" for i in range(len(parts[-1]))]
     return names, torch.cat(parts)
+
+
+def _feature(table: Table, name: str, category: str | None) -> Tensor:
+    """float64 `(n,)`: a column of numbers, or where a column has a category, which need not be in this file."""
+    column = table.columns[name]
+    if category is None:
+        return column
+    words = table.vocabularies[name]
+    return (column == (words.index(category) if category in words else -1)).double()
 
 
 def continued(found: Trained, prompt: str, tokens: int, temperature: float, key: Tensor) -> str:

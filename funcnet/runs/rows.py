@@ -1,6 +1,7 @@
 """The data of a run: rows for training and for evaluation, and what must be known of them to use a model later."""
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,7 @@ from funcnet.train.feed import Batches
 
 __all__ = ["Facts", "Rows", "absolute", "load", "windows"]
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Facts(NamedTuple):
@@ -34,9 +35,13 @@ class Facts(NamedTuple):
     std: tuple[float, ...] = ()
     target: tuple[float, float] = (0.0, 1.0)
     """Mean and standard deviation of the numbers that are predicted."""
-    columns: tuple[str, ...] = ()
-    """Of a table: what each feature is, `name` or `name=category`."""
+    columns: tuple[tuple[str, str | None], ...] = ()
+    """Of a table: the column of each feature, and its category where it is one."""
     source: str = ""
+    header: bool | None = None
+    """Of a table: whether its first line was said to name the columns."""
+    rows: tuple[int, int] = (0, 0)
+    """How many to train on and to test; of text how many tokens."""
 
     @property
     def outputs(self) -> int:
@@ -57,6 +62,21 @@ class Facts(NamedTuple):
         rows = f"pictures of {what}" if len(self.shape) == 3 else f"rows of {what} features"
         return f"{rows}, {self.outputs} classes" if self.kind == "classification" else f"{rows}, and a number for each"
 
+    def differing(self, other: "Facts") -> str:
+        """What other data has not as this, wherever the two lie; empty where they are the same.
+
+        >>> Facts("language", (8,), (), rows=(90, 10)).differing(Facts("language", (8,), (), rows=(99, 11)))
+        'its rows: (90, 10) then, (99, 11) now'
+        """
+        for name in ("rows", *self._fields):  # more rows change all else
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name == "source" or mine == theirs:
+                continue
+            scale = self.target[1:] * 2 if name == "target" else self.std
+            if name not in _MEASURED or not _close(mine, theirs, scale):
+                return f"its {name}: {mine!r:.200} then, {theirs!r:.200} now"
+        return ""
+
     def to_json(self) -> str:
         """As a file has it."""
         return json.dumps({"version": _VERSION, **self._asdict()}, indent=1) + "\n"
@@ -71,13 +91,28 @@ class Facts(NamedTuple):
         try:
             found = json.loads(path.read_bytes())
             if found.pop("version") == _VERSION and found.keys() == set(cls._fields):
-                fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in found.items()}
-                return cls(**fields)
+                return cls(**{name: _tuples(value) for name, value in found.items()})
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror or error}.") from error
         except (ValueError, AttributeError, KeyError, TypeError):
             pass
         raise RunError(f"{path} is not what a run of this version writes: it was cut short or edited.")
+
+
+# Means and deviations, whose last bits depend on threads and devices.
+_MEASURED = ("mean", "std", "target")
+
+
+def _close(mine: tuple[float, ...], theirs: tuple[float, ...], scale: tuple[float, ...]) -> bool:
+    """Whether these agree, relative to themselves or to the deviations: a mean may be as good as 0."""
+    return len(mine) == len(theirs) == len(scale) and all(
+        math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-4 * unit) for a, b, unit in zip(mine, theirs, scale, strict=True)
+    )
+
+
+def _tuples(value: Any) -> Any:
+    """What JSON has as lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class Rows(NamedTuple):
@@ -124,11 +159,17 @@ def absolute(name: str) -> str:
     kind, colon, rest = name.partition(":")
     if kind not in ("folder", "csv", "text") or not rest:
         return name
-    return f"{kind}{colon}{os.path.abspath(os.path.expanduser(rest))}"
+    path, mark, column = rest.rpartition("#") if kind == "csv" and "#" in rest else (rest, "", "")
+    return f"{kind}{colon}{os.path.abspath(os.path.expanduser(path))}{mark}{column}"
 
 
-def load(config: Config, device: torch.device) -> Rows:
+def load(config: Config, device: torch.device, *, vocabulary: tuple[str, ...] | None = None) -> Rows:
     """The data that a config names.
+
+    Args:
+        config: whose settings of data count alone.
+        device: where to.
+        vocabulary: of text, that of a model, without one bytes; None takes what the data is named with.
 
     Raises:
         DataError: there is none of this name, or it cannot be read.
@@ -149,12 +190,16 @@ def load(config: Config, device: torch.device) -> Rows:
     source = str(found.info.get("source", config.data))
     skipped = len(found.info.get("skipped", ()))
     if found.kind == "language":
-        facts = Facts("language", (config.length,), found.classes, source=source)
-        if min(len(train["token"]), len(test["token"])) <= 2 * config.length:
-            least = min(len(train["token"]), len(test["token"]))
+        classes = found.classes if vocabulary is None else vocabulary
+        if classes != found.classes:
+            train["token"], test["token"] = _again(train["token"], test["token"], found.classes, classes)
+        counts = len(train["token"]), len(test["token"])
+        facts = Facts("language", (config.length,), classes, source=source, rows=counts)
+        if min(counts) <= 2 * config.length:
+            shorter = f"write --length {max(1, (min(counts) - 1) // 2)} or less"
             raise RunError(
-                f"{config.data!r} has {least:,} tokens in its smaller part, too few for windows of "
-                f"{config.length}: write --length {max(1, (least - 1) // 2)} or less."
+                f"{config.data!r} has {min(counts):,} tokens in its smaller part, too few for windows of "
+                f"{config.length}: {shorter if vocabulary is None else 'take a longer text'}."
             )
         test = windows(test["token"], config.length)
     else:
@@ -164,6 +209,14 @@ def load(config: Config, device: torch.device) -> Rows:
                 check_labels(rows["label"], len(found.classes), f"{config.data}, {part}")
     put = [tree.map(lambda leaf: leaf.to(device), rows) for rows in (train, test)]
     return Rows(facts, put[0], put[1], skipped)
+
+
+def _again(train: Tensor, test: Tensor, theirs: tuple[str, ...], ours: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """The two parts of a text by another vocabulary, as it would cut the whole: a character may be several bytes."""
+    whole = torch.cat([train, test])
+    tokens = data.encode(data.decode(whole, theirs or None), ours or None)
+    held = round(len(tokens) * len(test) / len(whole))
+    return tokens[: len(tokens) - held], tokens[len(tokens) - held :]
 
 
 def _facts(found: data.Dataset, source: str) -> Facts:
@@ -180,8 +233,10 @@ def _facts(found: data.Dataset, source: str) -> Facts:
         tuple(statistics.mean.tolist()),
         tuple(statistics.std.tolist()),
         target,
-        tuple(found.info.get("features", ())),
+        tuple(found.info.get("columns", ())),
         source,
+        found.info.get("header"),
+        (len(found.train["x"]), len(found.test["x"])),
     )
 
 

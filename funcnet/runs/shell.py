@@ -79,6 +79,7 @@ def _add_evaluate(commands: Any) -> None:
     _add_folder(parser)
     parser.add_argument("--data", metavar="SPEC", help="other data of the same kind (default: the run's own)")
     parser.add_argument("--part", choices=("test", "train", "all"), default="test", help="of the data")
+    parser.add_argument("--batch-size", type=whole(), default=256, metavar="N", help="rows to compute at once")
     _add_trained(parser)
     parser.set_defaults(run=work.evaluate)
 

@@ -10,7 +10,7 @@ from funcnet import checkpoint
 from funcnet.model import Params, State
 from funcnet.runs import models
 from funcnet.runs.config import Config
-from funcnet.runs.errors import RunError
+from funcnet.runs.errors import RunError, out_of_memory
 from funcnet.runs.folder import Folder, checkpoint_in, telling
 from funcnet.runs.plan import device_named
 from funcnet.runs.task import Task
@@ -70,6 +70,8 @@ def trained(path: Path, which: str, device: str | None = None) -> Trained:
     except RunError:
         raise
     except Exception as error:  # whatever a model raises that was not trained with these parameters
+        if out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise RunError(
             f"{found} does not fit the model {config.model!r} of {path / 'config.toml'}: {reason}"

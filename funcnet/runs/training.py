@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from funcnet.checkpoint import Checkpoints
+from funcnet.runs.config import Config
 from funcnet.runs.errors import RunError
 from funcnet.runs.folder import Folder, telling
 from funcnet.runs.plan import Plan
 from funcnet.shell import finite
 from funcnet.train import ConsoleLog, CSVLog, EarlyStopping, JSONLinesLog, Log, draw_curves, fit
+from funcnet.train.position import Position
 from funcnet.tree import TreeMismatchError
 
 __all__ = ["described", "train"]
@@ -37,12 +39,15 @@ def described(plan: Plan) -> list[str]:
     ]
 
 
-def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backend: str = "inductor") -> dict[str, Any]:
+def train(
+    plan: Plan, folder: Folder, say: Say, *, fresh: bool, bar: bool, lines: bool, backend: str = "inductor"
+) -> dict[str, Any]:
     """Run a plan in a folder, from its newest checkpoint on where there is one, and write what came of it.
 
     Args:
         plan: the run. Its start is consumed.
         folder: where to; it is made, or gone on with.
+        fresh: whether the run shall begin here, and not go on.
         say: takes what people should read, a line at a time.
         bar: whether to show a bar on the terminal.
         lines: whether to write a line for each epoch to standard error.
@@ -53,17 +58,21 @@ def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backe
     Raises:
         BlockingIOError: another process trains in this folder.
         OSError: the folder cannot be written.
-        RunError: the checkpoints are of another run.
+        RunError: a fresh run finds another in its folder; or one that goes on finds other data, checkpoints of another
+            run, or an end that lies behind it. Nothing is written then.
         NonFiniteError, KeyboardInterrupt: as `fit`.
     """
     began, config = perf_counter(), plan.config
     metric, mode = plan.rows.facts.best
     saves = Checkpoints(folder.checkpoints, keep_last=config.keep_last, keep_best=1, best=metric, mode=mode)
     with saves:
-        folder.write(config, plan.rows.facts)
-        for line in described(plan):
-            say(line)
-        ts, position, before = plan.start, (0, 0), 0.0
+        # While the folder is ours: what was looked at before may have changed meanwhile.
+        if fresh:
+            folder.check_free()
+        else:
+            folder.check_data(plan.rows.facts)
+        ts, before = plan.start, 0.0
+        position: Any = (0, 0)
         with telling(say):
             try:
                 found = saves.restore(like=ts)
@@ -75,6 +84,11 @@ def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backe
         if found is not None:
             ts, position = found[0], found[1].position
             before = float((found[1].extra or {}).get("seconds", 0.0))
+            _check_end(config, folder, int(ts.step), Position.of(position))
+        folder.write(config, plan.rows.facts)
+        for line in described(plan):
+            say(line)
+        if found is not None:
             say(f"goes on after step {found[1].step:,}")
 
         def save(state: Any, step: int, **told: Any) -> None:
@@ -124,6 +138,20 @@ def train(plan: Plan, folder: Folder, say: Say, *, bar: bool, lines: bool, backe
         _draw(folder, say)
     told: dict[str, Any] = finite(result)
     return told
+
+
+def _check_end(config: Config, folder: Folder, step: int, at: Position) -> None:
+    """Raise where a run would end before what it has done."""
+    within = " and a part" if at.batch else ""
+    for name, end, done, least in (
+        ("epochs", config.ends.get("epochs"), f"{at.epoch:,} epochs{within}", at.epoch + (at.batch > 0)),
+        ("steps", config.ends.get("steps"), f"{step:,} steps", step),
+    ):
+        if end is not None and end < least:
+            raise RunError(
+                f"{folder.path} has done {done} already, and --{name} {end:,} would end before: write --{name} "
+                f"{least} or more."
+            )
 
 
 def _console(lines: bool) -> list[Log]:

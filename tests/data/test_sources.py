@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from funcnet import data, random
-from funcnet.data import DataError
+from funcnet.data import DataError, synthetic
 
 
 def rows_of(found):
@@ -66,6 +66,12 @@ def test_synthetic_data_follows_its_options_and_its_key(kind, n, seed):
     again = data.load(name, key=random.key(seed))
     assert torch.equal(again.train["x"], found.train["x"])
     assert not torch.equal(data.load(name, key=random.key(seed + 1)).train["x"], found.train["x"])
+
+
+def test_classes_are_no_size_of_a_row():
+    rows, classes = synthetic.draw(random.key(0), "classification", {"n": "50000", "features": "2", "classes": "25000"})
+    assert rows["x"].shape == (50_000, 2)
+    assert classes == 25_000
 
 
 def test_synthetic_classes_can_be_told_apart():
@@ -124,6 +130,8 @@ def test_a_table_predicts_a_column_from_the_others(table):
     found = whole(data.load(f"csv:{table}#weight"))
     assert found.kind == "regression"
     assert found.info["features"] == ["size", "colour=blue", "colour=red", "odd"]
+    assert found.info["columns"] == [("size", None), ("colour", "blue"), ("colour", "red"), ("odd", None)]
+    assert found.info["header"] is None
     x, label = rows_of(found)
     assert len(found.test["x"]) == 4
     assert torch.equal(label, 0.5 * x[:, 0])
@@ -136,7 +144,15 @@ def test_a_table_predicts_a_column_from_the_others(table):
     assert odd.classes == ("0", "1")
     x, label = rows_of(odd)
     assert torch.equal(label, x[:, 0].long() % 2)
+    table.write_text("y,x\n" + "\n".join(f"{y},{i}" for i in range(10) for y in (-3, 20190101, 20190102, 0.123456789)))
+    dates = whole(data.load(f"csv:{table}#y?kind=classification"))
+    assert dates.classes == ("-3", "0.123456789", "20190101", "20190102")
+
+
+def test_a_target_by_its_place(table):
+    found = data.load(f"csv:{table}#weight")
     last = data.load(f"csv:{table}#-1?header=yes")
+    assert last.info["header"] is True
     assert torch.equal(last.train["x"], found.train["x"])
 
 
@@ -176,6 +192,9 @@ def test_text_is_cut_in_two_in_its_order(tmp_path):
         ("synthetic:images?n=2.5", r"n is '2\.5'; it is a whole number"),
         ("synthetic:images?noise=nan", r"noise is 'nan'; it is a number from 0 on"),
         ("synthetic:images?n=9999999&size=9999", r"would have .* numbers; the most is 2,147,483,648"),
+        ("synthetic:images?n=1&size=20000&channels=6", r"would have 26,400,000,000 numbers"),
+        ("synthetic:images?n=1&size=100&classes=999999", r"would have 10,000,000,000 numbers"),
+        ("synthetic:classification?n=1&features=99999&classes=99999", r"would have 9,999,900,000 numbers"),
         ("synthetic:regression?n=1", r"has 1 rows, of which test=0\.2 leaves none for the test set"),
         ("text:/nowhere?in=bytes", r"text has no option 'in'; there are by"),
         ("text:/nowhere?by=words", r"by characters or by bytes, and not by 'words'"),

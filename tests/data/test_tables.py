@@ -72,6 +72,27 @@ def test_header_and_categories_can_be_told(tmp_path):
     assert len(data.read_table(words_only, header=False).columns["0"]) == 2
 
 
+def test_categories_can_be_told_by_place(tmp_path):
+    path = written(tmp_path, "code,size\n1,5\n2,7\n")
+    table = data.read_table(path, categorical=["0"])
+    assert table.vocabularies == {"code": ("1", "2")}
+    assert data.read_table(path, categorical=["-1"]).vocabularies == {"size": ("5", "7")}
+
+
+def test_only_the_columns_that_are_asked_for_are_looked_at(tmp_path):
+    path = written(tmp_path, "a,b,c,d\n1,,x,7\n2,?,3,8\n4,1,5,8\n")
+    with pytest.raises(DataError, match=r"line 2: column 'b' has no value"):
+        data.read_table(path)
+    table = data.read_table(path, columns=["-1", "a"], categorical=["d"])
+    assert {name: column.tolist() for name, column in table.columns.items()} == {"-1": [0, 1, 1], "a": [1, 2, 4]}
+    assert table.vocabularies == {"-1": ("7", "8")}
+    with pytest.raises(DataError, match=r"line 2: column 'b' has no value"):
+        data.read_table(path, columns=["b"])
+    assert data.read_table(path, columns=["b"], skip_bad=True).dropped == (2, 3)
+    with pytest.raises(DataError, match=r"no column 'e'"):
+        data.read_table(path, columns=["a", "e"])
+
+
 def test_a_byte_order_mark_and_quotes_are_no_part_of_a_name(tmp_path):
     path = written(tmp_path, '\ufeff"size, cm",name\n3,"a\nb"\n')
     table = data.read_table(path)
