@@ -32,11 +32,11 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--eager", action="store_true", help="compile nothing")
     args = parser.parse_args(argv)
+    order_key, show_key, *keys = random.split(random.key(args.seed), 8)
     try:
-        digits = data.load("mnist", root=args.data, download=args.download).train
+        digits = data.stream(order_key, data.load("mnist", root=args.data, download=args.download).train, BATCH)
     except data.DataError as error:
         parser.exit(2, f"{error}\n")
-    order_key, show_key, *keys = random.split(random.key(args.seed), 8)
     maker, critic, classifier = Model(painter), Model(judge), Model(judge, 10)
     noise = lambda key, n=BATCH: random.normal(key, (n, NOISE))  # noqa: E731
 
@@ -52,8 +52,8 @@ def main(argv=None):
     def name(params, state, batch, key):  # of a classifier, by which the score is taken
         return F.cross_entropy(classifier(params, state, batch["x"] / 127.5 - 1), batch["label"]), (state, {})
 
-    rates = {fool: 5e-4, tell: 5e-4, name: 1e-3}
-    fooling, telling, naming = (make_step(loss, optim.adam(rate, b1=0.5)) for loss, rate in rates.items())
+    slow, fast = optim.adam(5e-4, b1=0.5), optim.adam(1e-3, b1=0.5)
+    fooling, telling, naming = make_step(fool, slow), make_step(tell, slow), make_step(name, fast)
 
     def play(players, batch):  # in each one's turn the other, as it is now, is a part of the batch
         critic_now, told = telling(players[1], {"x": batch["x"] / 127.5 - 1, "rival": players[0]})
@@ -61,12 +61,11 @@ def main(argv=None):
         return (maker_now, critic_now), {"critic": told["loss"], "maker": fooled["loss"]}
 
     players = fooling.init(*maker.init(keys[2]), keys[3]), telling.init(*critic.init(keys[4]), keys[5])
-    batches = data.stream(order_key, digits, BATCH)
     paint = lambda ts: maker(ts.params, ts.state, noise(show_key, 2000))  # noqa: E731
     rows, keep = [paint(players[0])[:20]], lambda now: rows.append(paint(now.ts[0])[:20])
     compiled = (lambda step, **_: step) if args.eager else jit
-    named, _ = fit(compiled(naming, donate=0), naming.init(*classifier.init(keys[0]), keys[1]), batches, epochs=2)
-    players, _ = fit(compiled(play, donate=0), players, batches, epochs=args.epochs, callbacks=[keep])
+    named, _ = fit(compiled(naming, donate=0), naming.init(*classifier.init(keys[0]), keys[1]), digits, epochs=2)
+    players, _ = fit(compiled(play, donate=0), players, digits, epochs=args.epochs, callbacks=[keep])
     axes = (figure := Figure((10, len(rows) / 2), layout="constrained")).subplots()
     axes.imshow(torch.cat([row.squeeze(1).movedim(0, 1).flatten(1) for row in rows]).numpy(), "gray"), axes.axis("off")
     save_figure(figure, args.out)

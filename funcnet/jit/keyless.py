@@ -22,7 +22,7 @@ _READS: tuple[Any, ...] = (
 
 def _refused(read: Any) -> Replacement:
     def reading(mode: "Keyless", tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if _compat.has_values(tensor):  # as no traced tensor has
+        if _compat.tracing() and _compat.has_values(tensor):  # as no traced tensor has; a dry run may be looked at
             raise mode.frozen_value(read.__name__)
         return read(tensor, *args, **kwargs)
 
