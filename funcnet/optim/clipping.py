@@ -147,6 +147,12 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[P
     >>> per_example_global_norm_clip({"w": torch.tensor([[3.0, 4.0], [0.1, 0.0]])}, 1.0)
     ({'w': tensor([0.7000, 0.8000])}, tensor(1))
     """
+    sums, long = clipped_sums(grads, l2_norm_clip)
+    return map(lambda total, g: total.to(g.dtype), sums, grads), long
+
+
+def clipped_sums(grads: PyTree, l2_norm_clip: Scalar) -> tuple[PyTree, Tensor]:
+    """`per_example_global_norm_clip` before its sums are rounded: in float32 at least."""
     nonnegative(l2_norm_clip, "l2_norm_clip")
     _check_examples(grads)
     square = sum(
@@ -155,7 +161,13 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[P
     length = root(square)
     long = length > l2_norm_clip
     share = torch.where(long, l2_norm_clip / torch.where(long, length, 1.0), 1.0)
-    return map(lambda g: torch.tensordot(share.to(g.dtype), g, 1), grads), torch.sum(long)
+
+    def total(g: Tensor) -> Tensor:
+        # Widened before the sum: float16 overflows at 65504, and bfloat16 would round each share to three digits.
+        dtype = wide(g.dtype)
+        return torch.tensordot(share.to(dtype), g.to(dtype), 1)
+
+    return map(total, grads), torch.sum(long)
 
 
 def per_example_layer_norm_clip(
