@@ -21,6 +21,6 @@ def choose(condition: Tensor | bool, then: Callable[[], Any], otherwise: Callabl
     An ordinary eager step decides in Python, where reading the condition waits for no device, and runs one of them.
     Everywhere else both are run and selected from, which fuses with what is around it, and lets a CUDA graph be.
     """
-    if decided(condition):
+    if not isinstance(condition, Tensor) or decided(condition):  # the first for the type checker
         return then() if bool(condition) else otherwise()
     return map(lambda a, b: torch.where(condition, a, b), then(), otherwise())
