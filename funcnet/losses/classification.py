@@ -17,6 +17,7 @@ from .arguments import (
     rows,
     total,
 )
+from .divergences import log_weighted
 
 __all__ = [
     "cross_entropy",
@@ -162,7 +163,8 @@ def nll_loss(
     check_floating("nll_loss", log_predictions=log_predictions)
     if not isinstance(labels, Tensor):
         raise TypeError(f"nll_loss got labels that are a {type(labels).__name__}: write torch.tensor(labels).")
-    flat, ignored = rows(log_predictions, axis), labels == ignore_index
+    # As int64, since a narrower type would turn the index round: uint8 makes 156 of -100.
+    flat, ignored = rows(log_predictions, axis), (labels if labels.is_complex() else labels.long()) == ignore_index
     check_weights("nll_loss", "weight", weight, flat.shape[-1])
     known = torch.where(ignored, 0, labels)
     loss = -of_class("nll_loss", flat if weight is None else flat * weight, known)
@@ -209,7 +211,7 @@ def distillation_loss(
     if not isinstance(temperature, Tensor) and not temperature > 0:
         raise ValueError(f"distillation_loss got temperature={temperature}, and needs more than 0.")
     student, teacher = (F.log_softmax(rows(x, axis) / temperature, -1) for x in (logits, teacher_logits))
-    return temperature**2 * (teacher.exp() * (teacher - student)).sum(-1)
+    return temperature**2 * log_weighted(teacher, student).sum(-1)
 
 
 def smooth_labels(labels: Tensor, alpha: float | Tensor, *, axis: Axis = -1, where: Tensor | None = None) -> Tensor:

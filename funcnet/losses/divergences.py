@@ -48,7 +48,7 @@ def kl_divergence_with_log_targets(
     tensor(0.1308)
     """
     logs, target, mask = _pair("kl_divergence_with_log_targets", log_predictions, log_targets, axis, where)
-    return total(target.exp() * (target - logs), mask)
+    return total(log_weighted(target, logs), mask)
 
 
 def generalized_kl_divergence(
@@ -104,5 +104,14 @@ def _pair(
 
 
 def _divergence(logs: Tensor, p: Tensor) -> Tensor:
-    # The inner `where` keeps the slope at 0 finite.
-    return p * (torch.where(p == 0, 1, p).log() - logs)
+    # Inside the product, so that the slope at 0 is finite, and 0 times minus infinity never formed.
+    none = p == 0
+    return p * (torch.where(none, 1, p).log() - torch.where(none & (logs == -torch.inf), 0, logs))
+
+
+def log_weighted(target: Tensor, logs: Tensor) -> Tensor:
+    """The terms of a divergence from logarithms, `exp(target) (target - logs)`, 0 where the target is impossible."""
+    none = target == -torch.inf
+    # Both sides, since their difference, infinity less infinity, would be NaN in the derivative as well.
+    gap = torch.where(none, 0, target) - torch.where(none & (logs == -torch.inf), 0, logs)
+    return target.exp() * gap

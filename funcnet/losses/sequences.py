@@ -98,7 +98,8 @@ def ctc_loss_with_forward_probs(
     start = (torch.cat([torch.zeros_like(never[..., :1]), never[..., 1:]], -1), never[..., 1:])
     _, (blank, label) = scan(step, start, (emitted, blanks, padded))
     last = merged(blank[-1], label[-1])
-    lengths = many - label_paddings.sum(-1).long()
+    # In the logarithms' type: bfloat16 counts to 256.
+    lengths = many - label_paddings.sum(-1, dtype=logs.dtype).long()
     loss = -last.gather(-1, lengths[..., None])[..., 0]
     return loss, torch.cat([blank[:-1], last[None]]), label
 

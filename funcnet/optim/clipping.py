@@ -50,8 +50,15 @@ def clip_by_block_rms(threshold: Scalar) -> GradientTransformation:
     """
     nonnegative(threshold, "threshold")
 
+    def shrunk(u: Tensor, limit: Scalar) -> Tensor:
+        return u / torch.clamp(root(torch.mean(abs_sq(u))) / limit, min=1)
+
     def leaf(u: Tensor) -> Tensor:
-        return u / torch.clamp(root(torch.mean(abs_sq(u))) / threshold, min=1)
+        # A limit of 0 has no quotient: where the updates are 0 as well it would be NaN, and everywhere in derivatives.
+        if isinstance(threshold, Tensor):
+            closed = threshold == 0
+            return torch.where(closed, u * 0.0, shrunk(u, torch.where(closed, 1.0, threshold)))
+        return shrunk(u, threshold) if threshold else u * 0.0
 
     return stateless(lambda updates, params: each(leaf, updates, alone=True)[0])
 
@@ -59,8 +66,8 @@ def clip_by_block_rms(threshold: Scalar) -> GradientTransformation:
 def clip_by_global_norm(max_norm: Scalar) -> GradientTransformation:
     r"""Shorten the updates, taken as one vector, to at most `max_norm`: $u \leftarrow u \min(1, c / \lVert u \rVert)$.
 
-    Updates shorter than `max_norm` come back unchanged to the bit; non-finite updates stay non-finite (Pascanu et al.,
-    arXiv:1211.5063). The norm is taken in float32 for half-precision leaves.
+    Updates no longer than `max_norm` come back unchanged to the bit; non-finite updates stay non-finite (Pascanu et
+    al., arXiv:1211.5063). Half-precision leaves are scaled in float32, as their norm is taken.
 
     >>> updates, _ = clip_by_global_norm(1.0).update({"w": torch.tensor([3.0, 4.0])}, ())
     >>> updates["w"]
@@ -71,13 +78,14 @@ def clip_by_global_norm(max_norm: Scalar) -> GradientTransformation:
     def clip(updates: PyTree, params: PyTree) -> PyTree:
         check_floating(leaves(updates), updates, "updates")
         norm = global_norm(updates)
-        short = norm < max_norm
+        short = norm <= max_norm  # equal as well: 0 and 0 have no quotient
         # `where` selects, so neither the quotient's value nor its gradient enters where nothing is clipped; the inner
         # one keeps that unused gradient finite where the norm is zero.
         length = torch.where(short, torch.ones_like(norm), norm)
 
         def clipped(leaf: Tensor) -> Tensor:
-            return torch.where(short, leaf, (leaf / length * max_norm).to(leaf.dtype))
+            # The length may be more than float16 holds, and an element's share of it less.
+            return torch.where(short, leaf, (leaf.to(wide(leaf.dtype)) / length * max_norm).to(leaf.dtype))
 
         return map(clipped, updates)
 
@@ -147,6 +155,12 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[P
     >>> per_example_global_norm_clip({"w": torch.tensor([[3.0, 4.0], [0.1, 0.0]])}, 1.0)
     ({'w': tensor([0.7000, 0.8000])}, tensor(1))
     """
+    sums, long = clipped_sums(grads, l2_norm_clip)
+    return map(lambda total, g: total.to(g.dtype), sums, grads), long
+
+
+def clipped_sums(grads: PyTree, l2_norm_clip: Scalar) -> tuple[PyTree, Tensor]:
+    """`per_example_global_norm_clip` before its sums are rounded: in float32 at least."""
     nonnegative(l2_norm_clip, "l2_norm_clip")
     _check_examples(grads)
     square = sum(
@@ -155,7 +169,14 @@ def per_example_global_norm_clip(grads: PyTree, l2_norm_clip: Scalar) -> tuple[P
     length = root(square)
     long = length > l2_norm_clip
     share = torch.where(long, l2_norm_clip / torch.where(long, length, 1.0), 1.0)
-    return map(lambda g: torch.tensordot(share.to(g.dtype), g, 1), grads), torch.sum(long)
+
+    def total(g: Tensor) -> Tensor:
+        # Widened before the sum: float16 overflows at 65504, and bfloat16 would round each share to three digits.
+        dtype = wide(g.dtype)
+        summed: Tensor = torch.tensordot(share.to(dtype), g.to(dtype), 1)
+        return summed
+
+    return map(total, grads), torch.sum(long)
 
 
 def per_example_layer_norm_clip(

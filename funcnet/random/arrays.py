@@ -17,6 +17,8 @@ __all__ = ["choice", "draw_permutation", "multivariate_normal", "orthogonal", "p
 def _shuffle(key: Tensor, x: Tensor, axis: int) -> Tensor:
     """Sort by random words, as often as makes a tie in every round improbable."""
     rounds = math.ceil(3 * math.log(max(1, x.numel())) / math.log(2**32 - 1))
+    if not rounds:
+        return x.clone()  # one element: no draw gives its argument back, which may be written later
     for _ in range(rounds):
         key, sub = split_words(key, (2,))
         # The upper bit is flipped so that signed order is the order of unsigned words.
@@ -110,13 +112,14 @@ def choice(
         )
     if p is None and not replace:
         whole = _permute(key, n if array is None else array, axis, False)
-        picked = whole.narrow(axis, 0, draws)
+        # A copy, which does not keep the memory of all the others.
+        picked = whole if draws == n else whole.narrow(axis, 0, draws).clone()
     else:
         index = _indices(key, n, sizes, replace, p, mode).reshape(-1)
         picked = index if array is None else torch.index_select(array, axis, index)
     if array is None:
         return picked.reshape(sizes)
-    return picked.reshape(*array.shape[:axis], *sizes, *array.shape[axis + 1 :])
+    return picked.reshape((*array.shape[:axis], *sizes, *array.shape[axis + 1 :]))
 
 
 def _indices(key: Tensor, n: int, sizes: tuple[int, ...], replace: bool, p: Tensor | None, mode: str | None) -> Tensor:
@@ -124,7 +127,9 @@ def _indices(key: Tensor, n: int, sizes: tuple[int, ...], replace: bool, p: Tens
         return torch.zeros(sizes, dtype=torch.int64, device=key.device)
     if p is None:
         low, high = parameters(key, torch.int64, 0, n)
-        return draw_integers(key, sizes, low, high, torch.int32).to(torch.int64)
+        # Of the narrower type where that holds the bound: jax's bits.
+        dtype = torch.int32 if n <= 2**31 else torch.int64
+        return draw_integers(key, sizes, low, high, dtype).to(torch.int64)
     p = torch.as_tensor(p, device=key.device)
     p = p if p.is_floating_point() else p.to(torch.float32)
     if tuple(p.shape) != (n,):
@@ -212,7 +217,9 @@ def multivariate_normal(
         factor = torch.linalg.cholesky(cov)
     elif method == "eigh":
         w, v = torch.linalg.eigh(cov)
-        factor = v * torch.sqrt(w)[..., None, :]
+        # Rounding makes the zeros of a singular matrix -1e-7 as well; the inner `where` keeps the derivative finite.
+        none = w <= 0
+        factor = v * torch.where(none, 0.0, torch.sqrt(torch.where(none, 1.0, w)))[..., None, :]
     else:
         u, s, _ = torch.linalg.svd(cov)
         factor = u * torch.sqrt(s)[..., None, :]

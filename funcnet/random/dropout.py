@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from funcnet.random.arguments import parameters
+from funcnet.random.halves import unit_in, wide
 from funcnet.random.uniform import draw_uniform, draw_unit
 
 __all__ = ["DROPOUT"]
@@ -105,9 +106,9 @@ def _rrelu(
     if not training:
         return F.leaky_relu(input, (lower + upper) / 2)
     key = mode.next_key().to(input.device)
-    low, high = parameters(key, input.dtype, lower, upper)
-    slope = draw_uniform(key, tuple(input.shape), input.dtype, low, high)
-    return torch.where(input >= 0, input, input * slope)
+    dtype = wide(input.dtype)
+    slope = draw_uniform(key, tuple(input.shape), dtype, *parameters(key, dtype, lower, upper))
+    return torch.where(input >= 0, input, input * slope.to(input.dtype))
 
 
 def _f_rrelu(
@@ -127,7 +128,7 @@ def _fractional(function: Any, dimensions: int) -> Any:
         if len(args) < 5 and kwargs.get("_random_samples") is None:
             batch = 1 if input.dim() == dimensions + 1 else input.shape[0]
             shape = (batch, input.shape[-dimensions - 1], dimensions)
-            kwargs["_random_samples"] = draw_unit(mode.next_key().to(input.device), shape, input.dtype)
+            kwargs["_random_samples"] = unit_in(mode.next_key().to(input.device), shape, input.dtype)
         return function(input, *args, **kwargs)
 
     return replacement

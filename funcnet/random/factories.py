@@ -13,6 +13,7 @@ from funcnet.random.continuous import draw_gumbel, draw_normal
 from funcnet.random.counting import draw_binomial, draw_poisson
 from funcnet.random.discrete import draw_integers
 from funcnet.random.gammas import draw_gamma
+from funcnet.random.halves import normal_in, unit_in, wide
 from funcnet.random.uniform import draw_unit
 
 __all__ = ["FACTORIES", "draw_key", "draw_range", "refuse_generator"]
@@ -178,7 +179,8 @@ def _normal(
         shape, dtype = broadcast("normal", None, *given), given[0].dtype
     else:
         key, shape = draw_key(mode, device), tuple(size)
-    return _finish(draw_normal(key, shape, dtype or torch.get_default_dtype()) * std + mean, out, requires_grad)
+    dtype = dtype or torch.get_default_dtype()
+    return _finish((draw_normal(key, shape, wide(dtype)) * std + mean).to(dtype), out, requires_grad)
 
 
 def _bernoulli(
@@ -191,7 +193,7 @@ def _bernoulli(
 ) -> Tensor:
     refuse_generator(generator)
     floats = input.dtype if input.is_floating_point() else torch.get_default_dtype()
-    u = draw_unit(draw_key(mode, input.device), tuple(input.shape), floats)
+    u = draw_unit(draw_key(mode, input.device), tuple(input.shape), wide(floats))
     return _finish((u < (input if p is None else p)).to(input.dtype), out, False)
 
 
@@ -228,7 +230,7 @@ def _multinomial(
     out: Tensor | None = None,
 ) -> Tensor:
     refuse_generator(generator)
-    key = draw_key(mode, input.device)
+    key, input = draw_key(mode, input.device), input.to(wide(input.dtype))
     if replacement:
         total = torch.cumsum(input, -1)
         u = draw_unit(key, (*input.shape[:-1], num_samples), input.dtype) * total[..., -1:]
@@ -260,10 +262,10 @@ def _new_empty(mode: Any, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 FACTORIES: dict[Any, Any] = {
-    torch.rand: _factory(draw_unit),
-    torch.randn: _factory(draw_normal),
-    torch.rand_like: _like(draw_unit),
-    torch.randn_like: _like(draw_normal),
+    torch.rand: _factory(unit_in),
+    torch.randn: _factory(normal_in),
+    torch.rand_like: _like(unit_in),
+    torch.randn_like: _like(normal_in),
     torch.randint: _randint,
     torch.randint_like: _randint_like,
     torch.randperm: _randperm,

@@ -9,6 +9,7 @@ from torch import Tensor
 from funcnet.random.arguments import FLOATS, parameters
 from funcnet.random.continuous import draw_exponential, draw_normal
 from funcnet.random.factories import draw_range, refuse_generator
+from funcnet.random.halves import least, unit_below, wide
 from funcnet.random.uniform import draw_uniform, draw_unit
 
 __all__ = ["FILLS"]
@@ -17,7 +18,10 @@ _Fill = Callable[..., Tensor]
 
 
 def _fill(draw: _Fill) -> Any:
-    """Fill with `draw(key, shape, dtype, *parameters)`; an integer tensor is drawn in the default dtype."""
+    """Fill with `draw(key, shape, dtype, *parameters)`; an integer tensor is drawn in the default dtype.
+
+    What is drawn is of type `wide(dtype)`, and rounded as it is written.
+    """
 
     def replacement(
         mode: Any, tensor: Tensor, *args: Any, generator: torch.Generator | None = None, **kwargs: Any
@@ -34,33 +38,37 @@ def _fill(draw: _Fill) -> Any:
 
 
 def _uniform(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, low: float = 0.0, to: float = 1.0) -> Tensor:
+    if dtype != wide(dtype):
+        return unit_below(key, shape, dtype) * (to - low) + low
     return draw_uniform(key, shape, dtype, *parameters(key, dtype, low, to))
 
 
 def _normal(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    return draw_normal(key, shape, dtype) * std + mean
+    return draw_normal(key, shape, wide(dtype)) * std + mean
 
 
 def _exponential(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, lambd: float = 1.0) -> Tensor:
     # Above zero, as torch's own: F.gumbel_softmax takes the logarithm.
-    return draw_exponential(key, shape, dtype).clamp(min=torch.finfo(dtype).tiny) / lambd
+    low = least(dtype)
+    drawn = draw_exponential(key, shape, wide(dtype)).clamp(min=low) / lambd
+    return drawn if drawn.dtype == dtype else drawn.clamp(min=low)
 
 
 def _cauchy(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, median: float = 0.0, sigma: float = 1.0) -> Tensor:
-    return median + sigma * torch.tan(torch.pi * (draw_unit(key, shape, dtype) - 0.5))
+    return median + sigma * torch.tan(torch.pi * (draw_unit(key, shape, wide(dtype)) - 0.5))
 
 
 def _log_normal(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, mean: float = 1.0, std: float = 2.0) -> Tensor:
-    return torch.exp(draw_normal(key, shape, dtype) * std + mean)
+    return torch.exp(draw_normal(key, shape, wide(dtype)) * std + mean)
 
 
 def _geometric(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, p: Any) -> Tensor:
-    (p,) = parameters(key, dtype, p)
-    return torch.ceil(-draw_exponential(key, shape, dtype) / torch.log1p(-p)).clamp(min=1.0)
+    (p,) = parameters(key, wide(dtype), p)
+    return torch.ceil(-draw_exponential(key, shape, wide(dtype)) / torch.log1p(-p)).clamp(min=1.0)
 
 
 def _bernoulli(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, p: Any = 0.5) -> Tensor:
-    return torch.lt(draw_unit(key, shape, dtype), p)
+    return torch.lt(draw_unit(key, shape, wide(dtype)), p)
 
 
 def _random(

@@ -139,7 +139,7 @@ def split_words(key: Tensor, shape: tuple[int, ...]) -> Tensor:
     n = math.prod(shape)
     if n <= threefry.FEW:
         flat = [_signed(word) for i in range(n) for word in threefry.hash_ints(*host, 0, i)]
-        return torch.tensor(flat, dtype=torch.int32).reshape(*shape, 2)
+        return torch.tensor(flat, dtype=torch.int32, device="cpu").reshape(*shape, 2)
     pairs = threefry.fill(*host, n, "pair").astype(">u8").view(">u4").astype("u4").view("i4")
     return torch.from_numpy(pairs).reshape(*shape, 2)
 
@@ -187,4 +187,5 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
 
 def _folded(host: tuple[int, int], number: int) -> Tensor:
     """`fold_in` of host integers."""
-    return torch.tensor([_signed(w) for w in threefry.hash_ints(*host, 0, number & threefry.WORD)], dtype=torch.int32)
+    signed = [_signed(w) for w in threefry.hash_ints(*host, 0, number & threefry.WORD)]
+    return torch.tensor(signed, dtype=torch.int32, device="cpu")

@@ -45,19 +45,19 @@ def _build() -> dict[str, Callable[[Tensor, Tensor, Tensor], Any]]:
     from funcnet.random.operator import hashed
 
     def fill(words: Tensor, start: Tensor, out: Tensor) -> list[Tensor]:
-        low = start + torch.arange(CHUNK, dtype=torch.int32)
+        low = start + torch.arange(CHUNK, dtype=torch.int32, device="cpu")
         a, b = hashed(words[0], words[1], torch.zeros_like(start), low)
         bits = a ^ b
         out.copy_(bits if out.dtype == torch.int32 else ((bits >> 9) & 0x7FFFFF).to(torch.float32) * 2.0**-23)
         return []
 
-    words, start = torch.zeros(2, dtype=torch.int32), torch.zeros((), dtype=torch.int32)
+    words, start = (torch.zeros(shape, dtype=torch.int32, device="cpu") for shape in (2, ()))
     kernels = {}
     try:
         # No function mode that surrounds the draw may see the compiler's own calls.
         with _compat.no_function_modes(), torch.no_grad():
             for kind, dtype in (("bits", torch.int32), ("unit", torch.float32)):
-                examples = [words, start, torch.empty(CHUNK, dtype=dtype)]
+                examples = [words, start, torch.empty(CHUNK, dtype=dtype, device="cpu")]
                 graph = _compat.trace(fill, examples)
                 kernels[kind] = _compat.compile_graph(graph, examples, "inductor", None, ())
                 kernels[kind](*examples)

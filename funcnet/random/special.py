@@ -79,7 +79,7 @@ def erfinv(x: Tensor) -> Tensor:
 
 def _erfinv_in_chunks(y: Tensor) -> Tensor:
     """The same operations on parts that stay in the cache, the tail's polynomial where the tail is."""
-    out = torch.empty(y.numel())
+    out = torch.empty(y.numel(), dtype=y.dtype, device=y.device)
     for part, p in zip(torch.split(y.reshape(-1), _CHUNK), torch.split(out, _CHUNK), strict=True):
         w = (part * part).neg_().log1p_().neg_()
         v = w - 2.5
@@ -92,13 +92,20 @@ def _erfinv_in_chunks(y: Tensor) -> Tensor:
     return out.reshape(y.shape)
 
 
+def _either(first: Tensor, a: float, b: float, like: Tensor) -> Tensor:
+    """`torch.where` of two numbers in the dtype of `like`; of numbers alone torch makes the default dtype."""
+    if torch.get_default_dtype() == like.dtype:
+        return torch.where(first, a, b)
+    return torch.where(first, like.new_full((), a), b)
+
+
 def _erfinv_32(y: Tensor) -> Tensor:
     w = -torch.log1p(-y * y)
     centre = w < 5.0
     # The unused side of a `where` must stay finite too, or its gradient is a NaN.
     v = torch.where(centre, w - 2.5, torch.sqrt(torch.where(centre, 5.0, w)) - 3.0)
-    p = torch.where(centre, _CENTRE[0], _TAIL[0])
+    p = _either(centre, _CENTRE[0], _TAIL[0], y)
     for a, b in zip(_CENTRE[1:], _TAIL[1:], strict=True):
-        p = torch.where(centre, a, b) + p * v
+        p = _either(centre, a, b, y) + p * v
     edge = y.abs() == 1.0
     return torch.where(edge, y.detach() * torch.inf, p * y)

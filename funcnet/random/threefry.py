@@ -99,11 +99,11 @@ def fill(k0: int, k1: int, n: int, kind: str, start: int = 0) -> Any:
 
 
 def _fill_compiled(compiled: Callable[..., Any], k0: int, k1: int, n: int, kind: str, start: int) -> Any:
-    out = torch.empty(n, dtype=torch.int32 if kind == "bits" else torch.float32)
+    out = torch.empty(n, dtype=torch.int32 if kind == "bits" else torch.float32, device="cpu")
     key = torch.from_numpy(np.array([k0, k1], dtype=np.uint32).view(np.int32))
     whole = n - n % native.CHUNK
     for i in range(0, whole, native.CHUNK):
-        compiled(key, torch.tensor(start + i, dtype=torch.int32), out[i : i + native.CHUNK])
+        compiled(key, torch.tensor(start + i, dtype=torch.int32, device="cpu"), out[i : i + native.CHUNK])
     rest: Any = out.numpy()[whole:]
     rest[:] = _fill_numpy(k0, k1, n - whole, kind, start + whole).view(rest.dtype)
     return out.numpy() if kind == "unit" else out.numpy().view(np.uint32)

@@ -162,3 +162,10 @@ def test_wrong_images_and_keys(mix):
         mix(random.key(0), images(0, 6)[0], LABELS, classes=5)
     with pytest.raises(ValueError, match=rf"random\.{mix.__name__} needs a key.*a batch of keys"):
         mix(random.split(random.key(0), 6), images(0, 6), LABELS, classes=5)
+
+
+@both
+def test_the_key_is_used_up_once(mix):
+    with random.check_reuse():
+        found = mix(random.key(7), images(0, 6), LABELS, classes=5)
+    torch.testing.assert_close(found, mix(random.key(7), images(0, 6), LABELS, classes=5), rtol=0, atol=0)

@@ -112,6 +112,31 @@ def test_clipping_does_not_hide_a_nan():
     assert updates["w"].isnan().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [1e-6, 1e-2, 6e4])
+def test_clipping_halves_scales_in_float32(dtype, size):
+    # A length past float16's range, and shares of elements below it before `max_norm` lifts them.
+    given = {"w": torch.full((20000,), size).to(dtype), "b": torch.full((3,), 4.0 * size).clamp(max=6.5e4).to(dtype)}
+    for max_norm in (1e-3, 1.0, 100.0):
+        rule = optim.clip_by_global_norm(max_norm)
+        got, _ = rule.update(given, ())
+        wide, _ = rule.update(tree.map(torch.Tensor.float, given), ())
+        close(got, tree.map(lambda u: u.to(dtype), wide), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("number", [float, torch.tensor], ids=["number", "tensor"])
+@pytest.mark.parametrize("clip", [optim.clip_by_global_norm, optim.clip_by_block_rms])
+def test_clipping_to_nothing(clip, number):
+    def clipped(u):
+        return clip(number(0.0)).update({"w": u}, ())[0]["w"]
+
+    for u in (torch.zeros(3), torch.tensor([3.0, -4.0, 0.0])):
+        assert torch.equal(clipped(u), torch.zeros(3))
+        assert torch.isfinite(grad(lambda u: clipped(u).sum())(u)).all()
+    assert torch.isnan(clipped(torch.tensor([float("nan"), 1.0, 0.0]))).any()
+    assert torch.equal(clip(number(2.0)).update({"w": torch.zeros(3)}, ())[0]["w"], torch.zeros(3))
+
+
 def test_moments_of_half_precision_parameters_are_float32_and_move():
     params = {"w": torch.ones(3, dtype=torch.bfloat16)}
     rule = optim.adam(1e-2)

@@ -71,6 +71,25 @@ def test_noise_is_new_at_every_step_and_for_every_member():
     assert len(set(members["w"][:, 0, 0].tolist())) == 3
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_half_precision_is_rounded_once(dtype, noise):
+    rule = optim.contrib.differentially_private_aggregate(3.0, noise, key=0)
+    given = {"w": (100 * random.normal(random.key(1), (300, 2000))).to(dtype)}
+    got, _ = rule.update(given, rule.init(None))
+    wide, _ = rule.update(tree.map(torch.Tensor.float, given), rule.init(None))
+    assert got["w"].dtype == dtype
+    assert torch.equal(got["w"], wide["w"].to(dtype))
+    sums, _ = optim.per_example_global_norm_clip(given, 3.0)
+    assert torch.equal(sums["w"], optim.per_example_global_norm_clip({"w": given["w"].float()}, 3.0)[0]["w"].to(dtype))
+
+
+def test_the_sum_of_float16_may_pass_its_range():
+    rule = optim.contrib.differentially_private_aggregate(1000.0, 0.0, key=0)
+    got, _ = rule.update({"w": torch.full((100, 1), 1000.0, dtype=torch.float16)}, rule.init(None))
+    assert got["w"].item() == 1000
+
+
 def test_errors():
     with pytest.raises(ValueError, match="needs one key"):
         optim.contrib.differentially_private_aggregate(1.0, 1.0)

@@ -305,3 +305,12 @@ def test_a_thousand_steps_are_one_scan():
     assert losses.shape == (1000,)
     (eager, _), _ = train(torch.zeros(5))
     np.testing.assert_allclose(w, eager, rtol=1e-4, atol=1e-5)
+
+
+def test_a_skipped_step_has_not_updated():
+    rule = optim.MultiSteps(optim.sgd(1.0), 2, should_skip_update_fn=optim.skip_not_finite)
+    state, told = rule.init({"w": torch.ones(1)}), []
+    for gradient in (1.0, 3.0, float("nan"), 1.0, float("inf"), 1.0):
+        _, state = rule.update({"w": torch.tensor([gradient])}, state)
+        told.append(bool(rule.has_updated(state)))
+    assert told == [False, True, False, False, False, True]

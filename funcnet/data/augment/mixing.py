@@ -46,7 +46,7 @@ def mixup(
     """
     check_images("mixup", images)
     targets = _targets("mixup", labels, images, classes)
-    order, weights = _draw("mixup", key, alpha, images)
+    order, weights = _draw(_split("mixup", key, alpha, 2), alpha, images)
     mixed = _blend(real(images), order, weights[:, None, None, None])
     return restored(mixed, images), _blend(targets, order, weights[:, None])
 
@@ -78,8 +78,9 @@ def cutmix(
     check_images("cutmix", images)
     targets = _targets("cutmix", labels, images, classes)
     count, _, height, width = images.shape
-    order, weights = _draw("cutmix", key, alpha, images, parts=3)
-    unit = random.uniform(random.split(key, 3)[2], (2, count)).to(images.device)
+    keys = _split("cutmix", key, alpha, 3)
+    order, weights = _draw(keys, alpha, images)
+    unit = random.uniform(keys[2], (2, count)).to(images.device)
     half = 0.5 * torch.sqrt(1 - weights)
     y, x = below(unit[0], height), below(unit[1], width)
     above, aside = (half * height).long(), (half * width).long()
@@ -90,15 +91,19 @@ def cutmix(
     return pasted, _blend(targets, order, kept[:, None])
 
 
-def _draw(by: str, key: Tensor, alpha: float, images: Images, parts: int = 2) -> tuple[Tensor, Tensor]:
-    """Whom each image is mixed with, and the weight it keeps, `(N,)` each."""
+def _split(by: str, key: Tensor, alpha: float, parts: int) -> Tensor:
+    """The parts of the key, once it and `alpha` are known to be right: a key is used up by one split."""
     random.check_key(key, by)
     if not alpha > 0:
         raise ValueError(
             f"{by} got alpha={alpha}: the weights follow Beta(alpha, alpha), so it is positive. Leave {by} out to mix "
             "nothing."
         )
-    keys = random.split(key, parts)
+    return random.split(key, parts)
+
+
+def _draw(keys: Tensor, alpha: float, images: Images) -> tuple[Tensor, Tensor]:
+    """Whom each image is mixed with, and the weight it keeps, `(N,)` each."""
     count = images.shape[0]
     u, v = random.uniform(keys[1], (2, count))
     power = torch.log1p(-u) / alpha  # of 1 - u, which is uniform as well, and not 0

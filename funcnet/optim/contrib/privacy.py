@@ -8,7 +8,7 @@ from ... import random
 from ...tree import PyTree, flatten, unflatten
 from ..arguments import nonnegative, stateful
 from ..base import GradientTransformation, chain, identity
-from ..clipping import per_example_global_norm_clip
+from ..clipping import clipped_sums
 from ..scaling import scale_by_learning_rate
 from ..sgd import trace
 from ..values import Scalar, ScalarOrSchedule
@@ -54,14 +54,17 @@ def differentially_private_aggregate(
     def update(
         updates: PyTree, state: DifferentiallyPrivateAggregateState, params: PyTree = None, **extra: Any
     ) -> tuple[PyTree, DifferentiallyPrivateAggregateState]:
-        sums, _ = per_example_global_norm_clip(updates, l2_norm_clip)
+        sums, _ = clipped_sums(updates, l2_norm_clip)
         values, treedef = flatten(sums)
-        size = len(flatten(updates)[0][0])
+        examples = flatten(updates)[0]
+        size = len(examples[0])
         new, *keys = random.split(state.rng_key, len(values) + 1)
         deviation = l2_norm_clip * noise_multiplier
+        # Sums and noise are in float32 at least and rounded once: bfloat16 has 128 normal numbers, and the guarantee is
+        # one for noise of the normal law.
         noisy = [
-            ((value + deviation * random.normal(k, value.shape, value.dtype)) / size).to(value.dtype)
-            for k, value in zip(keys, values, strict=True)
+            ((value + deviation * random.normal(k, value.shape, value.dtype)) / size).to(g.dtype)
+            for k, value, g in zip(keys, values, examples, strict=True)
         ]
         return unflatten(treedef, noisy), DifferentiallyPrivateAggregateState(rng_key=new)
 

@@ -1,6 +1,6 @@
 """One update from the gradients of several steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -168,8 +168,15 @@ class MultiSteps(GradientTransformation):
         return super().__new__(cls, *stateful(MultiStepsState, init, update))
 
     def has_updated(self, state: MultiStepsState) -> Tensor:
-        """Whether the last step made an update: bool, 0-dim."""
-        return (state.mini_step == 0) & (state.gradient_step > 0)
+        """Whether the last step made an update: bool, 0-dim.
+
+        A step that was skipped right after an update leaves the counts as they were. It is known by a bool
+        `should_skip` in `skip_state`, as `skip_not_finite` and `skip_large_updates` have it; with a function of another
+        `skip_state` the answer is that of the last step which was not skipped.
+        """
+        updated = (state.mini_step == 0) & (state.gradient_step > 0)
+        skipped = state.skip_state.get("should_skip") if isinstance(state.skip_state, Mapping) else None
+        return updated & ~skipped if isinstance(skipped, Tensor) and skipped.dtype == torch.bool else updated
 
     def gradient_transformation(self) -> GradientTransformation:
         """The transformation itself."""
