@@ -147,7 +147,8 @@ def jit(
 
     Args:
         f: a pure function of pytrees of tensors. Tensors inside are traced; numbers, strings and other leaves are
-            part of the kind, so a number that changes costs a compilation: pass it as a 0-dim tensor.
+            part of the kind, so a number that changes costs a compilation: pass it as a 0-dim tensor. So is the order
+            of a dict's keys.
         donate: arguments, by position or name, whose memory the results may take. Each donated leaf is paired with the
             result of the same place, or else of the same shape and dtype. The argument cannot be read afterwards.
         static: arguments, by position or name, that are no trees but values, compared by `==`.

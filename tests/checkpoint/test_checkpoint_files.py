@@ -110,7 +110,7 @@ def test_no_pickle_is_run(tmp_path, monkeypatch, zipped):
     assert [path.name for path in tmp_path.iterdir()] == ["m.pt"]
 
 
-@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor", "ignore:Sparse invariant checks")  # 2.15, 2.11
 @pytest.mark.parametrize(
     ("content", "message"),
     [
