@@ -78,6 +78,7 @@ CHILD = """
 import sys
 sys.path[:0] = [{tests!r}, {root!r}]
 from test_resume import *
+torch.set_num_threads({threads})  # by which sums are rounded
 with Checkpoints({folder!r}, keep_last=2) as saves:
     ts, position = start(), (0, 0)
     found = saves.restore(like=ts)
@@ -93,7 +94,8 @@ print("done", flush=True)
 def test_a_run_killed_at_any_moment_ends_in_the_same_bits(tmp_path):
     whole, _ = fit(STEP, start(), batches, epochs=40, progress=False)
     here = os.path.dirname(__file__)
-    code = CHILD.format(tests=here, root=os.path.dirname(os.path.dirname(here)), folder=str(tmp_path))
+    root, threads = os.path.dirname(os.path.dirname(here)), torch.get_num_threads()
+    code = CHILD.format(tests=here, root=root, folder=str(tmp_path), threads=threads)
     moments = python_random.Random(5)
     for kills in range(60):
         command = [sys.executable, "-W", "ignore", "-c", code]
