@@ -69,7 +69,8 @@ def prefetch(iterable: Iterable[Any], size: int = 2, device: torch.device | str 
 
     The thread starts with the first item that is asked for, and ends with the iterable, or with this iterator: when it
     is closed or forgotten, as by a `break`, after the item in the making. A tensor goes to a GPU through pinned memory,
-    on a stream of its own.
+    on a stream of its own. It pays where a GPU computes, or where batches wait for a disk: a step on the CPU and the
+    thread take each other's cores.
 
     Args:
         iterable: batches, as any pytree; a `Stream` stays one, with a position before each. It runs in the thread, to
