@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from funcnet import _compat, random, tree
 from funcnet.pure import PureMode, Skeleton
-from funcnet.pure.calls import Hooks, method_of, versions
-from funcnet.pure.data import written_through_data
+from funcnet.pure.calls import Hooks, method_of
 from funcnet.pure.refusals import check_call, locate, refuse_tensors, refuse_writing
 from funcnet.pure.skeleton import Loan
+from funcnet.pure.writes import versions, written_through_data
 
 __all__ = ["Model", "Params", "State"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from funcnet import _compat, tree
 from funcnet.jit.compiler import compile_flat
 from funcnet.jit.donation import Donated, check_separate, poison_class
-from funcnet.jit.keyless import Keyless
 from funcnet.jit.layout import make_builder
+from funcnet.jit.sealed import Sealed
 from funcnet.jit.signature import Arguments, Signature, Sizes, Static
 from funcnet.pure.packing import Known
 
@@ -101,7 +101,7 @@ class Program:
         """The function over flat tensors, with the results written back into the donated ones."""
         leaves = dict(zip(self.signature.tensors, tensors, strict=True)) | self._static_leaves
         values = tree.unflatten(self.signature.treedef, [leaves[i] for i in range(len(leaves))])
-        with Keyless(self.name):
+        with Sealed(self.name):
             output = self._call(*values)
         results, self._outdef = tree.flatten(output)
         results = [r.constant() if isinstance(r, Known) else r for r in results]
@@ -229,16 +229,13 @@ class Program:
                 f"jit(value_and_grad(loss)), and close over a detached tensor; or call it under torch.no_grad()."
             )
 
-    def _own(self, returned: Sequence[Tensor]) -> list[Tensor]:
+    def _own(self, returned: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results, none of which is what the function closes over: donating it would overwrite that."""
         if self._aliases is None:  # a graph does the same in every run
             self._aliases = [
                 n for n, t in enumerate(returned) if any(_compat.same_storage(t, c) for c in self.captured)
             ]
-        found = list(returned)
-        for n in self._aliases:
-            found[n] = found[n].clone()
-        return found
+        return [t.clone() if n in self._aliases else t for n, t in enumerate(returned)] if self._aliases else returned
 
 
 def _subtrees(definition: tree.TreeDef) -> list[tuple[int, tree.TreeDef]]:

@@ -1,10 +1,9 @@
 """What a call of a borrowed module may ask for: another method, the outputs of submodules, the place of an error."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from operator import attrgetter
 from types import TracebackType
 from typing import Any
 
@@ -15,9 +14,7 @@ from funcnet import _compat, tree
 from funcnet.pure.skeleton import Body
 from funcnet.tree.partial import partial_leaves
 
-__all__ = ["Hooks", "innermost", "method_of", "versions"]
-
-_version = attrgetter("_version")
+__all__ = ["Hooks", "innermost", "method_of"]
 
 
 def method_of(module: nn.Module, method: str | Callable[..., Any] | None) -> Callable[..., Any]:
@@ -122,16 +119,3 @@ def innermost(traceback: TracebackType | None, body: Body) -> str:
         path = body.paths.get(id(traceback.tb_frame.f_locals.get("self")), path)
         traceback = traceback.tb_next
     return path
-
-
-def versions(values: Iterable[Any]) -> list[int]:
-    """How often each tensor was written in place: inside transforms the tensor that their wrappers hide."""
-    values = tuple(map(_bare, values) if _compat.transform_active() else values)
-    try:
-        return list(map(_version, values))
-    except (AttributeError, RuntimeError):  # what is no tensor has no count, and inference tensors refuse to tell
-        return [v._version if isinstance(v, Tensor) and not v.is_inference() else 0 for v in values]
-
-
-def _bare(value: Any) -> Any:
-    return _compat.bare(value) if isinstance(value, Tensor) else value

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import Tensor
 
 from funcnet.pure.attention import ATTENTION
-from funcnet.pure.data import DATA
 from funcnet.pure.embedding import EMBEDDING
 from funcnet.pure.formulas import FORMULAS
 from funcnet.pure.linear import LINEAR
 from funcnet.pure.normalization import NORMALIZATION
 from funcnet.pure.recurrence import RECURRENCE
 from funcnet.pure.spectral import SPECTRAL
+from funcnet.pure.writes import DATA
 from funcnet.random.seeded import RANDOM, KeyedMode, Replacement
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class PureMode(KeyedMode):
         self.statistics = statistics
         self.loan = loan
         self.aside = aside
-        self.peeked: list[tuple[Tensor, Tensor | None, int]] = []  # of `pure/data.py`
+        self.peeked: list[tuple[Tensor, Tensor | None, list[int]]] = []  # of `pure/writes.py`
 
     def name_of(self, tensor: Tensor) -> str | None:
         """The name of a state tensor of this call."""

@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from funcnet import tree
-from funcnet.pure.calls import innermost, versions
-from funcnet.pure.data import written_through_data
+from funcnet.pure.calls import innermost
 from funcnet.pure.mode import MissingKeyError, PureMode
 from funcnet.pure.skeleton import Body, Skeleton
+from funcnet.pure.writes import versions, written_through_data
 
 __all__ = ["check_call", "locate", "refuse_tensors", "refuse_writing"]
 

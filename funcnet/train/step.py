@@ -77,7 +77,7 @@ class Step:
             extra = {"value": value, "grad": clipped} | self._again(ts, batch, key)
             return (*advance(self.optimizer, clipped, ts.opt_state, ts.params, donate=donate, **extra), state)
 
-        if finite is None or skipped is None:
+        if finite is None or skipped is None:  # both or neither
             params, opt_state, state = moved()
         else:
             params, opt_state, state = choose(finite, moved, lambda: (ts.params, ts.opt_state, ts.state))
@@ -87,8 +87,7 @@ class Step:
             share = 1 - self.ema
             average = tree.map(lambda old, new: old + share * (new - old), average, params)
         told |= statistics.measured(self.metrics, statistics.Change(grads, before, params))
-        told["loss"] = value
-        if both := metrics.keys() & told.keys():
+        if both := metrics.keys() & {"loss", *told}:
             raise ValueError(f"the loss returned a metric {min(both)!r}, which the step tells itself: rename it.")
         after = TrainState(params, state, opt_state, ts.key, ts.step + 1, scale, average, skipped)
         return after, {"loss": value, **metrics, **told}

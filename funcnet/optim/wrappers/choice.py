@@ -10,9 +10,9 @@ from ... import _compat
 from ...tree import map
 
 
-def decided(condition: Tensor | bool) -> bool:
+def decided(condition: Tensor) -> bool:
     """Whether `choose` runs one of its functions alone: in eager mode, where a look at it waits for nothing."""
-    return not isinstance(condition, Tensor) or (condition.device.type == "cpu" and _compat.plain())
+    return condition.device.type == "cpu" and _compat.plain()
 
 
 def choose(condition: Tensor | bool, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from funcnet import _compat
 from funcnet.random.seeded import RANDOM, KeyedMode, Replacement
 
-__all__ = ["Keyless"]
+__all__ = ["Sealed"]
 
 _UNINITIALISED: tuple[Any, ...] = (torch.empty, torch.empty_like, Tensor.new_empty)
 _READS: tuple[Any, ...] = (
@@ -21,7 +21,7 @@ _READS: tuple[Any, ...] = (
 
 
 def _refused(read: Any) -> Replacement:
-    def reading(mode: "Keyless", tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def reading(mode: "Sealed", tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         if _compat.tracing() and _compat.has_values(tensor):  # as no traced tensor has; a dry run may be looked at
             raise mode.frozen_value(read.__name__)
         return read(tensor, *args, **kwargs)
@@ -29,7 +29,7 @@ def _refused(read: Any) -> Replacement:
     return reading
 
 
-class Keyless(KeyedMode):
+class Sealed(KeyedMode):
     """Refuses draws without a key, and reading the values of tensors, while a function is traced.
 
     A `random.seeded` around the jitted call would otherwise leave its key in the graph, for all later calls; and a
