@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from funcnet import DonatedTensorError, jit, jvp, random, tree, vmap
+from funcnet import DonatedTensorError, RecompileError, jit, jvp, random, tree, vmap
 
 X = random.normal(random.key(0), (2, 3))
 
@@ -174,7 +174,13 @@ def test_functions_compile_in_threads_beside_each_other():
     assert nn.Module.__call__ is call
 
 
-@pytest.mark.parametrize("read", [Tensor.item, float, int, Tensor.tolist, lambda t: t.numpy()])
+@pytest.mark.parametrize(
+    "read",
+    [
+        Tensor.item, float, int, bool, Tensor.tolist, Tensor.numpy, torch.is_nonzero, lambda t: t.equal(t),
+        lambda t: torch.equal(t, t), lambda t: torch.allclose(t, t), lambda t: 2.0 in t,
+    ],
+)  # fmt: skip
 def test_a_value_that_would_be_frozen_is_refused(read):
     rate = torch.tensor(2.0)
     f = traced(lambda x: x * torch.as_tensor(read(rate)))
@@ -260,3 +266,94 @@ def test_donated_tensors_reach_no_graph():
     with pytest.raises(DonatedTensorError, match="was donated to"):
         first(one)
     assert torch.equal(two["w"], before)
+
+
+def test_one_tensor_given_twice_stays_two_arguments():
+    f = traced(lambda a, b: a - b)
+    assert not f(X, X).any()
+    torch.testing.assert_close(f(X, 2 * X), -X)
+    assert f.compiles == 1
+
+
+def test_a_scalar_that_is_written_through_its_base_has_its_new_value():
+    def f(x):
+        base = torch.zeros(2)
+        element = base[0]
+        base[0] = x.sum()
+        return x * element
+
+    torch.testing.assert_close(traced(f)(X), X * X.sum())
+
+
+def test_what_the_function_closes_over_may_change_its_dtype():
+    with random.seeded(random.key(2)):
+        module = nn.Linear(3, 3, bias=False).requires_grad_(False)
+    f = traced(lambda x: x.sum() * module.weight, max_compiles=2)
+    f(X)
+    module.double()  # in place: the parameter is the same object
+    torch.testing.assert_close(f(X), X.sum() * module.weight)
+    module.half()
+    with pytest.raises(RecompileError, match=r"that it closes over: dtype torch\.float64 became torch\.float16"):
+        f(X)
+
+
+def test_a_closed_over_tensor_that_comes_to_want_a_gradient():
+    weight = X.clone()
+    f = traced(lambda x: x * weight)
+    f(X)
+    weight.requires_grad_()
+    with pytest.raises(TypeError, match="requires grad, and no gradient flows"):
+        f(X)
+    with torch.no_grad():
+        torch.testing.assert_close(f(X), X * X)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_lazy_negatives_and_conjugates_are_read_as_what_they_are(backend):
+    z = torch.complex(X, X + 1)
+    f = jit(lambda t: t + 1, backend=backend)
+    for t in (z.imag, z.conj().imag, z.imag):
+        torch.testing.assert_close(f(t), t.resolve_neg() + 1)
+    assert f.compiles == 2
+    conjugated = jit(lambda t: t * 2j, backend="aot_eager")
+    for t in (z, z.conj(), z):
+        torch.testing.assert_close(conjugated(t), t.resolve_conj() * 2j)
+
+
+def test_a_lazy_conjugate_is_not_donated():
+    z = torch.complex(X, X + 1)
+    with pytest.raises(ValueError, match="z, which is the lazy conjugate or imaginary part"):
+        traced(lambda z: 2 * z, donate=0)(z.conj())
+
+
+def test_zeros_of_either_sign_and_nan_are_values_of_their_own():
+    f = traced(lambda x, s: torch.copysign(x, torch.full_like(x, s)))
+    for s in (0.0, -0.0, 0.0):
+        torch.testing.assert_close(f(X, s), X.abs() * (-1 if str(s) == "-0.0" else 1))
+    f(X, float("nan")), f(X, float("nan"))
+    assert f.compiles == 3
+
+
+def test_a_returned_tensor_that_comes_to_want_a_gradient_is_another_kind():
+    f = traced(lambda w: w + 1, donate=0)
+    w = f(f(X.clone()))
+    with pytest.raises(TypeError, match="w requires grad"):
+        f(w.requires_grad_())
+
+
+def test_a_graph_is_made_for_the_settings_of_torch():
+    f = traced(lambda x: x + 1)
+    threads = torch.get_num_threads()
+    f(X)
+    try:
+        torch.set_num_threads(threads + 1)
+        f(X)
+        assert f.compiles == 2
+        torch.use_deterministic_algorithms(True)
+        f(X)
+        assert f.compiles == 3
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+    f(X)
+    assert f.compiles == 3

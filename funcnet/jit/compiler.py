@@ -61,6 +61,7 @@ def compile_flat(
     """
     if backend == "inductor" and any(t.device.type == "cpu" for t in inputs):
         _require_cpp_compiler(name)
+    inputs = _each_its_own(inputs)
     try:
         with torch.no_grad():
             graph = _compat.trace(f, inputs)
@@ -71,6 +72,8 @@ def compile_flat(
             # The graph holds the casts of autocast, which must not see it again, neither now nor when it runs.
             casts = _compat.autocast_state() != (None, None)
             compiler = _without_autocast(_compat.compile_graph) if casts else _compat.compile_graph
+            # What is closed over stays where it is, too.
+            static = [*static, *range(len(inputs), len(inputs) + len(captured))]
             compiled = compiler(graph, [*inputs, *captured], backend, mode, static)
     except Exception as error:
         if not _compat.is_data_dependent(error):
@@ -90,6 +93,16 @@ def _without_autocast(f: Callable[..., Any]) -> Callable[..., Any]:
             return f(*args)
 
     return plain
+
+
+def _each_its_own(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The inputs, none of which is the object of another: the tracer would take the two for one for ever."""
+    seen: set[int] = set()
+    found = []
+    for tensor in inputs:
+        found.append(tensor.detach() if id(tensor) in seen else tensor)
+        seen.add(id(tensor))
+    return found
 
 
 def _lift_constants(graph: torch.fx.GraphModule) -> list[Tensor]:
@@ -113,10 +126,14 @@ def _keep_scalars(graph: torch.fx.GraphModule) -> None:
     """Have each scalar that a larger tensor is made with computed once.
 
     Inductor would fuse it into the loop over the tensor: a bias correction, a schedule's cosine, for every element.
-    A constant is better written into the loop than loaded there.
+    A constant is better written into the loop than loaded there. What is written after it was made stays as it is: a
+    copy would miss that.
     """
+    written = {_compat.storage_of(node.args[0].meta["val"]) for node in graph.graph.nodes if _writes(node)}
     for node in list(graph.graph.nodes):
         if node.op != "call_function" or node.target in _CONSTANTS or _elements(node) != 1:
+            continue
+        if _compat.storage_of(node.meta["val"]) in written:
             continue
         readers = [user for user in node.users if user.op == "call_function" and (_elements(user) or 0) > 1]
         if readers:
@@ -125,6 +142,13 @@ def _keep_scalars(graph: torch.fx.GraphModule) -> None:
             kept.meta = dict(node.meta)
             for reader in readers:
                 reader.replace_input_with(node, kept)
+
+
+def _writes(node: torch.fx.Node) -> bool:
+    """Whether an operation writes into its first argument."""
+    schema = getattr(node.target, "_schema", None)
+    first = node.args[0] if node.args else None
+    return schema is not None and schema.is_mutable and isinstance(first, torch.fx.Node) and "val" in first.meta
 
 
 def _elements(node: torch.fx.Node) -> int | None:

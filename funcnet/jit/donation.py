@@ -65,6 +65,11 @@ def check_separate(
         storage = leaves[i].untyped_storage()
         address = storage.data_ptr()
         own = leaves[i].numel() * leaves[i].element_size()
+        if leaves[i].is_conj() or leaves[i].is_neg():
+            raise ValueError(
+                f"{function} donates {paths[i]}, which is the lazy conjugate or imaginary part of another tensor. Pass "
+                f"a copy, {paths[i]}.resolve_conj().resolve_neg()."
+            )
         if own and storage.nbytes() != own:
             kind = "a view of a larger tensor" if storage.nbytes() > own else "an expanded tensor"
             raise ValueError(

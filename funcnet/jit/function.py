@@ -77,8 +77,7 @@ class Jitted(Generic[P, R]):
         values = (*args, *kwargs.values())
         if self._static:
             values = self._wrap_static(values, len(args), tuple(kwargs))
-        defaults = torch.get_default_dtype(), _compat.default_device()
-        kind = (len(args), tuple(kwargs), defaults, _compat.autocast_state())
+        kind = (len(args), tuple(kwargs), *_settings())
         found = self._find(kind, values)
         if found is None:
             with self._compiling:  # another thread may have compiled it meanwhile
@@ -109,7 +108,9 @@ class Jitted(Generic[P, R]):
         programs = self._programs.setdefault(kind, [])
         if self.compiles >= self._max_compiles:
             reason = (
-                programs[-1].signature.difference(arguments) if programs else "other arguments were given than before"
+                programs[0].signature.difference(arguments)
+                if programs
+                else "other arguments were given than before, or under other settings of torch"
             )
             raise RecompileError(
                 f"{self._name} was compiled {self.compiles} times already, and this call would compile it again: "
@@ -129,6 +130,18 @@ class Jitted(Generic[P, R]):
         call = program.match(values)
         assert call is not None  # it was made for these very values
         return program, call
+
+
+def _settings() -> tuple[Any, ...]:
+    """What torch has been told that a graph is made for."""
+    return (
+        torch.get_default_dtype(),
+        _compat.default_device(),
+        _compat.autocast_state(),
+        torch.get_num_threads(),  # which Inductor writes into its loops
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+    )
 
 
 def jit(

@@ -115,6 +115,8 @@ def make_builder(treedef: TreeDef) -> Builder:
     builders = [make_builder(child) for child in treedef.children]
     if kind is dict:
         keys = tuple(treedef.context)
+        if all(child.kind is None for child in treedef.children):
+            return lambda leaves: dict(zip(keys, leaves, strict=False))  # the keys come first, and end it
         return lambda leaves: {key: build(leaves) for key, build in zip(keys, builders, strict=True)}
     if kind is tuple:
         return lambda leaves: tuple([build(leaves) for build in builders])

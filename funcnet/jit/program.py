@@ -11,7 +11,7 @@ from torch import Tensor
 
 from funcnet import _compat, tree
 from funcnet.jit.compiler import compile_flat
-from funcnet.jit.donation import Donated, check_separate, poison_class
+from funcnet.jit.donation import check_separate, poison_class
 from funcnet.jit.layout import make_builder
 from funcnet.jit.sealed import Sealed
 from funcnet.jit.signature import Arguments, Signature, Sizes, Static
@@ -66,11 +66,14 @@ class Program:
 
         def check(captured: list[Tensor]) -> None:
             self.captured = captured
+            self.signature.close_over(captured)
             self._check_separate(arguments.leaves, donated)
 
+        given = [arguments.leaves[i] for i in tensors]
+        self._lazy = any(t.is_conj() or t.is_neg() for t in given)
         self.compiled = compile_flat(
             self._flat,
-            [arguments.leaves[i] for i in tensors],
+            _in_memory(given) if self._lazy else given,
             name=name,
             backend=backend,
             mode=mode,
@@ -82,7 +85,6 @@ class Program:
         self._poison = [poison_class(name, arguments.paths[i]) for i in self.donated]
         self._last: Last | None = None
         self._aliases: list[int] | None = None
-        self._wants_grad = [t for t in self.captured if t.requires_grad]
         self._build = make_builder(self._outdef)
         cuda = any(arguments.leaves[i].device.type == "cuda" for i in tensors)
         self._graphed = cuda and mode in CUDA_GRAPH_MODES
@@ -167,13 +169,13 @@ class Program:
         leaves = self.signature.leaves(values)
         if leaves is None:
             return None
+        if not self.signature.matches(leaves):
+            return None
         if not self.donated:
-            return Call(leaves, frozenset()) if self.signature.matches(leaves) else None
-        # A training loop hands back the very objects that the last call returned, whose kind is known.
+            return Call(leaves, frozenset())
+        # A training loop hands back the very objects that the last call returned, whose memory is known.
         last = self._last
         known = last is not None and all(leaves[i] is ref() for i, ref in zip(self.donated, last.results, strict=True))
-        if not self.signature.matches(leaves, self._others if known else None):
-            return None
         if known and last is not None:
             call = Call(leaves, last.addresses)
         else:
@@ -202,6 +204,8 @@ class Program:
         if self.captured:
             self._check_captured()
         inputs = [leaves[i] for i in self.signature.tensors]
+        if self._lazy:
+            inputs = _in_memory(inputs)
         fresh = {i: leaves[i].detach() for i in self.donated}  # before anything is written: one may be donated already
         returned = self.compiled(*inputs, *self.captured)
         if self._graphed:  # the graph's own memory is written again by the next replay
@@ -218,15 +222,12 @@ class Program:
         return self._build(iter(results))
 
     def _check_captured(self) -> None:
-        """Raise where what the function closes over was donated meanwhile, or a gradient would be lost."""
-        for tensor in self.captured:
-            if isinstance(tensor, Donated):
-                tensor.clone()  # which says where it went
-        if self._wants_grad and torch.is_grad_enabled():
+        """Raise where a gradient of what the function closes over would be lost."""
+        if torch.is_grad_enabled() and (wants := [t for t in self.captured if t.requires_grad]):
             raise TypeError(
-                f"{self.name} is jitted and closes over a tensor of shape {tuple(self._wants_grad[0].shape)} that "
-                f"requires grad, and no gradient flows through a compiled graph: take it inside, as in "
-                f"jit(value_and_grad(loss)), and close over a detached tensor; or call it under torch.no_grad()."
+                f"{self.name} is jitted and closes over a tensor of shape {tuple(wants[0].shape)} that requires grad, "
+                f"and no gradient flows through a compiled graph: take it inside, as in jit(value_and_grad(loss)), "
+                f"and close over a detached tensor; or call it under torch.no_grad()."
             )
 
     def _own(self, returned: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -236,6 +237,11 @@ class Program:
                 n for n, t in enumerate(returned) if any(_compat.same_storage(t, c) for c in self.captured)
             ]
         return [t.clone() if n in self._aliases else t for n, t in enumerate(returned)] if self._aliases else returned
+
+
+def _in_memory(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors with their values as they lie in memory, which is what a kernel reads."""
+    return [t.resolve_conj().resolve_neg() for t in tensors]
 
 
 def _subtrees(definition: tree.TreeDef) -> list[tuple[int, tree.TreeDef]]:

@@ -16,15 +16,18 @@ __all__ = ["Sealed"]
 _UNINITIALISED: tuple[Any, ...] = (torch.empty, torch.empty_like, Tensor.new_empty)
 _READS: tuple[Any, ...] = (
     Tensor.item, Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__int__, Tensor.__float__, Tensor.__complex__,
-    Tensor.__index__,
+    Tensor.__index__, Tensor.__bool__, Tensor.__contains__, Tensor.is_nonzero, torch.is_nonzero, Tensor.equal,
+    torch.equal, Tensor.allclose, torch.allclose,
 )  # fmt: skip
 
 
 def _refused(read: Any) -> Replacement:
-    def reading(mode: "Sealed", tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if _compat.tracing() and _compat.has_values(tensor):  # as no traced tensor has; a dry run may be looked at
+    def reading(mode: "Sealed", *args: Any, **kwargs: Any) -> Any:
+        # As no traced tensor has, which the tracer itself refuses to read; a dry run may be looked at.
+        known = [_compat.has_values(value) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+        if _compat.tracing() and all(known):
             raise mode.frozen_value(read.__name__)
-        return read(tensor, *args, **kwargs)
+        return read(*args, **kwargs)
 
     return reading
 

@@ -2,14 +2,14 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from funcnet import tree
+from funcnet import _compat, tree
 from funcnet.jit.layout import MismatchError, make_reader
 from funcnet.pure.packing import Known
 from funcnet.tree import TreeDef
@@ -85,8 +85,12 @@ class Signature:
         """Take the signature of a call."""
         self.paths = arguments.paths
         self.treedef = arguments.treedef
-        self.facts = [_facts(_remembered(leaf)) for leaf in arguments.leaves]
+        self.facts = [facts_of(_remembered(leaf)) for leaf in arguments.leaves]
         self.tensors = [i for i, leaf in enumerate(arguments.leaves) if isinstance(leaf, Tensor)]
+        self.captured: list[Tensor] = []
+        self._captured_facts: list[tuple[Any, ...]] = []
+        self._rest = [i for i, leaf in enumerate(arguments.leaves) if not isinstance(leaf, Tensor)]
+        self._guards: dict[bool, Callable[..., bool] | None] = {}
         self._sizes = list(_sizes(arguments.treedef))
         self._read = make_reader(arguments.treedef)
 
@@ -101,23 +105,34 @@ class Signature:
             found[i] = Sizes(found[i].tolist())
         return found
 
-    def matches(self, leaves: list[Any], which: Iterable[int] | None = None) -> bool:
-        """Whether the leaves, or those at the positions `which`, are like those compiled for."""
-        facts = self.facts
-        for i in range(len(leaves)) if which is None else which:
-            leaf = leaves[i]
-            if type(leaf) is Tensor:
-                if (leaf.shape, leaf.dtype, leaf.device, leaf.stride(), leaf.requires_grad) != facts[i]:
-                    return False
-            elif _facts(leaf) != facts[i]:
-                return False
+    def matches(self, leaves: list[Any]) -> bool:
+        """Whether the leaves are like those compiled for."""
+        given = [*(leaves[i] for i in self.tensors), *self.captured]
+        rest = all(facts_of(leaves[i]) == self.facts[i] for i in self._rest)
+        guard = self._guards.get(torch.is_grad_enabled())
+        if guard is not None and guard(*given):  # in a fraction of the time; a no may have other reasons
+            return rest
+        facts = [facts_of(leaves[i]) for i in self.tensors]
+        if not rest or facts != [self.facts[i] for i in self.tensors] or self._changed():
+            return False
+        self._guards[torch.is_grad_enabled()] = _compat.guards(given)
         return True
+
+    def close_over(self, captured: list[Tensor]) -> None:
+        """Take what the function closes over as inputs that are always there."""
+        self.captured = captured
+        self._captured_facts = [facts_of(tensor) for tensor in captured]
+
+    def _changed(self) -> list[str]:
+        """In what the tensors that the function closes over are others by now, though the same objects."""
+        pairs = zip(self._captured_facts, map(facts_of, self.captured), strict=True)
+        return [f"a tensor that it closes over: {_change(old, new)}" for old, new in pairs if old != new]
 
     def difference(self, arguments: Arguments) -> str:
         """In what a call differs from this signature, by the names of the arguments."""
         mine, theirs = (
             dict(zip(self.paths, self.facts, strict=True)),
-            dict(zip(arguments.paths, [_facts(leaf) for leaf in arguments.leaves], strict=True)),
+            dict(zip(arguments.paths, [facts_of(leaf) for leaf in arguments.leaves], strict=True)),
         )
         lines = [f"{path}: was absent" for path in theirs if path not in mine]
         lines += [f"{path}: is missing" for path in mine if path not in theirs]
@@ -126,8 +141,9 @@ class Signature:
             for path in mine
             if path in theirs and mine[path] != theirs[path]
         ]
+        lines = lines or self._changed()
         if not lines:
-            return "the arguments' containers are of other types than before"
+            return "the arguments' containers are of other types than before, or their keys in another order"
         return "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
 
 
@@ -142,23 +158,30 @@ def _remembered(leaf: Any) -> Any:
         return leaf
 
 
-def _facts(leaf: Any) -> Any:
+def facts_of(leaf: Any) -> tuple[Any, ...]:
+    """What a graph was made for, of a leaf: of a tensor everything but its numbers."""
     if isinstance(leaf, Tensor):
-        return (leaf.shape, leaf.dtype, leaf.device, leaf.stride(), leaf.requires_grad)
+        # A lazy conjugate and a lazy negative lie in memory as what they are of.
+        lazy = (leaf.is_conj(), leaf.is_neg())
+        return (leaf.shape, leaf.dtype, leaf.device, leaf.stride(), leaf.requires_grad, type(leaf), lazy)
+    if isinstance(leaf, float) and (leaf == 0 or leaf != leaf):
+        return (type(leaf), repr(leaf))  # 0.0 equals -0.0, and nan nothing
     return (type(leaf), leaf)
 
 
+_WORDS = ("shape", "dtype", "device", "strides", "requires_grad", "type", "(conjugate, negative)")
+
+
 def _change(old: tuple[Any, ...], new: tuple[Any, ...]) -> str:
-    if len(old) == len(new) == 5:
-        words = ("shape", "dtype", "device", "strides", "requires_grad")
-        for word, before, after in zip(words, old, new, strict=True):
+    if len(old) == len(new) == len(_WORDS):
+        for word, before, after in zip(_WORDS, old, new, strict=True):
             if before != after:
                 before, after = (tuple(v) if isinstance(v, torch.Size) else v for v in (before, after))
                 return f"{word} {before} became {after}"
     if len(old) == len(new) == 2:
         advice = " (pass a 0-dim tensor, which may change freely)" if isinstance(new[1], int | float) else ""
         return f"{old[1]!r} became {new[1]!r}{advice}"
-    before, after = ("a tensor" if len(facts) == 5 else repr(facts[1]) for facts in (old, new))
+    before, after = ("a tensor" if len(facts) == len(_WORDS) else repr(facts[1]) for facts in (old, new))
     return f"{before} became {after}"
 
 
