@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
-from funcnet import DonatedTensorError, RecompileError, jit, jvp, random, tree, vmap
+from funcnet import DonatedTensorError, Model, RecompileError, grad, jit, jvp, random, tree, vmap
 
 X = random.normal(random.key(0), (2, 3))
 
@@ -357,3 +357,26 @@ def test_a_graph_is_made_for_the_settings_of_torch():
         torch.use_deterministic_algorithms(False)
     f(X)
     assert f.compiles == 3
+
+
+def test_a_jitted_function_under_a_transform_inside_another_is_part_of_it():
+    inner = traced(lambda x: (x**3).sum())
+    torch.testing.assert_close(traced(lambda x: vmap(inner)(x))(X), (X**3).sum(1))
+    torch.testing.assert_close(traced(lambda x: grad(grad(lambda x: inner(x[None])))(x))(X[0, 0]), 6 * X[0, 0])
+    assert not inner.compiles
+    with pytest.raises(TypeError, match="called inside grad, vmap or another transform"):
+        vmap(inner)(X)
+
+
+def test_a_module_may_hold_a_jitted_function():
+    class Doubling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.double = traced(lambda x: 2 * x)
+
+        def forward(self, x):
+            return self.double(x)
+
+    model = Model(Doubling)
+    params, state = model.init(random.key(0))
+    assert torch.equal(model(params, state, X), 2 * X)

@@ -63,10 +63,14 @@ class Jitted(Generic[P, R]):
         """The function's name, and how many graphs it has by now."""
         return f"jit({self._name}, compiles={self.compiles})"
 
+    def __deepcopy__(self, memo: Any) -> "Jitted[P, R]":
+        """Itself, so that a module that holds one can be copied: it does not change."""
+        return self
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the compiled function, compiling it first for a kind of arguments not met before."""
         tracing = _compat.tracing()
-        if _compat.transform_active() or ((differentiating() or _compat.forward_mode()) and not tracing):
+        if not tracing and (_compat.transform_active() or differentiating() or _compat.forward_mode()):
             raise TypeError(
                 f"{self._name} is jitted, and was called inside grad, vmap or another transform, which cannot look "
                 f"into a compiled graph. Compile at the edge: write jit(grad({self._name}.eager)), not "
