@@ -1,5 +1,6 @@
 """One run a folder: a lock file that outlives no process."""
 
+import ctypes
 import json
 import os
 import socket
@@ -13,6 +14,7 @@ from .text import parsed
 __all__ = ["FolderLock"]
 
 _NAME = ".lock"
+_WINDOWS = os.name == "nt"
 
 
 class FolderLock:
@@ -53,7 +55,10 @@ class FolderLock:
         """Give the folder back; nothing in a process that was forked from the one that took it, or a second time."""
         with suppress(FileNotFoundError), self._guarded(create=False) as descriptor:
             if _read(descriptor, self.path) == self._owner == _identity(os.getpid()):
-                self.path.unlink()
+                if _WINDOWS:  # where no open file can be removed: an empty one is nobody's
+                    os.ftruncate(descriptor, 0)
+                else:
+                    self.path.unlink()
 
     @contextmanager
     def _guarded(self, create: bool = True) -> Iterator[int]:
@@ -106,8 +111,10 @@ def _alive(holder: Any) -> bool:
             pass
         case _:
             return False
-    if host != socket.gethostname() or os.name == "nt":
-        return True  # we cannot know, and on Windows asking would interrupt it
+    if host != socket.gethostname():
+        return True  # we cannot know
+    if _WINDOWS:
+        return _alive_on_windows(pid)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -116,3 +123,16 @@ def _alive(holder: Any) -> bool:
         pass
     now = _started(pid)
     return started is None or now is None or now == started
+
+
+def _alive_on_windows(pid: int) -> bool:
+    """Whether a process runs, where `os.kill(pid, 0)` would interrupt it."""
+    kernel = ctypes.WinDLL("kernel32", use_last_error=True)  # type: ignore[attr-defined]  # on Windows alone
+    kernel.OpenProcess.restype = ctypes.c_void_p
+    handle = ctypes.c_void_p(kernel.OpenProcess(0x1000, False, pid))  # PROCESS_QUERY_LIMITED_INFORMATION
+    if not handle:
+        return bool(ctypes.get_last_error() == 5)  # type: ignore[attr-defined]  # ERROR_ACCESS_DENIED: it is another's
+    code = ctypes.c_ulong()
+    known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+    kernel.CloseHandle(handle)
+    return not known or code.value == 259  # STILL_ACTIVE

@@ -76,7 +76,8 @@ def prefetch(iterable: Iterable[Any], size: int = 2, device: torch.device | str 
         iterable: batches, as any pytree; a `Stream` stays one, with a position before each. It runs in the thread, to
             which function modes of this one, such as `random.seeded`, do not reach.
         size: how many items may wait.
-        device: where their tensors are wanted; None leaves them where they are.
+        device: where their tensors are wanted, of which "cuda" is the GPU that is current at this call; None leaves
+            them where they are.
 
     Raises:
         ValueError: `size` is not positive. Whatever the iterable raises comes after the items before it, with the
@@ -88,6 +89,8 @@ def prefetch(iterable: Iterable[Any], size: int = 2, device: torch.device | str 
     if size < 1:
         raise ValueError(f"size is {size}; it counts the items that may wait and must be positive.")
     target = None if device is None else torch.device(device)
+    if target is not None and target.type == "cuda" and target.index is None:
+        target = torch.device("cuda", torch.cuda.current_device())  # which each thread has for itself
 
     def generate(items: Iterable[Any]) -> Generator[Any, None, None]:
         buffer = _Buffer(size)
@@ -108,8 +111,10 @@ def prefetch(iterable: Iterable[Any], size: int = 2, device: torch.device | str 
 def _fill(buffer: _Buffer, iterable: Iterable[Any], device: torch.device | None) -> None:
     error: BaseException | None = None
     try:
-        cuda = device is not None and device.type == "cuda"
-        side = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        side: Any = None
+        if device is not None and device.type == "cuda":
+            torch.cuda.set_device(device)
+            side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         iterator = iter(iterable)
         try:
             while buffer.wait_for_room():

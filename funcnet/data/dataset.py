@@ -59,7 +59,7 @@ def statistics(x: Tensor) -> Statistics:
             f"(n, features)."
         )
     if x.dtype == torch.uint8:  # by counts, which are exact and need no floating copy of all pixels
-        values = torch.arange(256, dtype=torch.float64) / 255
+        values = torch.arange(256, dtype=torch.float64, device="cpu") / 255
         counts = torch.stack([torch.bincount(x[:, i].flatten(), minlength=256) for i in range(x.shape[1])]).cpu()
         share = counts / counts.sum(1, keepdim=True, dtype=torch.float64)
         mean = share @ values

@@ -68,14 +68,14 @@ def read_images(
         except Exception as error:  # decoders raise whatever they like on a broken file
             return error
 
-    x = torch.empty(0, 3, 0, 0, dtype=torch.uint8)
+    x = torch.empty(0, 3, 0, 0, dtype=torch.uint8, device="cpu")
     labels: list[int] = []
     with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
         for (file, label), picture in zip(files, pool.map(load, (file for file, _ in files)), strict=True):
             reason, way = f"{type(picture).__name__}: {picture}", "mend or remove it"
             if isinstance(picture, Tensor):
                 if not labels:
-                    x = torch.empty(len(files), *picture.shape, dtype=torch.uint8)
+                    x = torch.empty(len(files), *picture.shape, dtype=torch.uint8, device="cpu")
                 if picture.shape == x.shape[1:]:
                     x[len(labels)] = picture
                     labels.append(label)
@@ -95,7 +95,7 @@ def read_images(
             f"{folder / missing[0]} has no picture that can be used: {len(skipped)} of {len(files)} in {folder} cannot."
         )
     x = x[: len(labels)].clone() if skipped else x
-    return Images(x, torch.tensor(labels), tuple(found), skipped)
+    return Images(x, torch.tensor(labels, device="cpu"), tuple(found), skipped)
 
 
 def read_picture(file: str | os.PathLike[str], size: tuple[int, int]) -> Tensor:
@@ -128,12 +128,20 @@ def _folders(folder: Path, classes: Sequence[str] | None) -> list[str]:
 
 def _files(folder: Path) -> list[Path]:
     """The pictures in a class folder and the folders in it, sorted."""
-    found = [
-        Path(path, name)
-        for path, _, names in os.walk(folder)
-        for name in names
-        if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-    ]
+    found: list[Path] = []
+    seen: set[str] = set()
+    for path, folders, names in os.walk(folder, followlinks=True):
+        place = os.path.realpath(path)
+        if place in seen:  # by a link, which may lead to a folder that it is in
+            folders.clear()
+            continue
+        seen.add(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(path, name)
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
     if not found:
         raise DataError(
             f"{folder} has no pictures ({' '.join(sorted(SUFFIXES))}): add some, or remove this folder, a class."
@@ -147,8 +155,12 @@ def _decode(file: Path, size: tuple[int, int] | None) -> "np.ndarray[tuple[int, 
         if size is not None:
             opened.draft("RGB", (2 * size[1], 2 * size[0]))  # JPEG is decoded at a half or less where that is enough
         image: Image.Image = opened
-        if opened.mode.startswith("I;16"):  # sixteen bits a pixel, which RGB would cut off at 255
+        # Sixteen bits a pixel, which RGB would cut off at 255; those of PPM, and once of PNG, Pillow calls I.
+        if opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format in ("PPM", "PNG")):
             image = Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))
+        elif opened.mode in ("I", "F"):
+            kind = "integers of 32 bits" if opened.mode == "I" else "floating numbers"
+            raise ValueError(f"its pixels are {kind}, of which nobody knows what is white; save it with 8 or 16 bits")
         elif "transparency" in opened.info:
             image = opened.convert("RGBA")
         image = image.convert("RGB")

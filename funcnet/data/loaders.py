@@ -73,7 +73,7 @@ def loader(
     fetch = _Fetch(dataset, collate, restore=not workers)
 
     def order(epoch: int) -> Tensor:
-        return random.permutation(random.fold_in(key, epoch), size) if shuffle else torch.arange(size)
+        return random.permutation(random.fold_in(key, epoch), size) if shuffle else torch.arange(size, device="cpu")
 
     def requests(first: Position) -> Iterator[Any]:
         epoch, rows, seeds = -1, list[int](), key
@@ -84,18 +84,19 @@ def loader(
             yield _seed(seeds, before.batch), rows[before.batch * batch_size : (before.batch + 1) * batch_size]
 
     def generate(first: Position) -> Items:
-        made: Iterable[Any] = (
-            # The generator gives each worker a seed of its own, which else would come from the global one.
-            DataLoader(
-                fetch,
-                batch_sampler=requests(first),
-                num_workers=workers,
-                collate_fn=_collated,
-                generator=torch.Generator().manual_seed(0),
-            )
-            if workers
-            else map(fetch.__getitems__, requests(first))
-        )
+        made: Iterable[Any] = map(fetch.__getitems__, requests(first))
+        if workers:
+            with torch.device("cpu"):  # where torch draws the workers' seeds, which it would do on the default device
+                # The generator gives each worker a seed of its own, which else would come from the global one.
+                made = iter(
+                    DataLoader(
+                        fetch,
+                        batch_sampler=requests(first),
+                        num_workers=workers,
+                        collate_fn=_collated,
+                        generator=torch.Generator().manual_seed(0),
+                    )
+                )
         try:
             for (_, after), batch in zip(positions(first, count, end), made, strict=True):
                 yield after, batch

@@ -50,7 +50,7 @@ class _Batches(Iterator[Any]):
     def rows(self, batch: int) -> Tensor:
         """The rows of a batch, `(batch_size,)`; what `train.fit` names where a loss is not finite."""
         start, end = batch * self._batch_size, min((batch + 1) * self._batch_size, self._size)
-        return torch.arange(start, end) if self._drawn is None else self._drawn[start:end]
+        return torch.arange(start, end, device="cpu") if self._drawn is None else self._drawn[start:end]
 
 
 def order(key: Tensor, n: int, batch_size: int) -> Tensor:

@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from funcnet import random
 from funcnet.data import synthetic
 from funcnet.data.dataset import Dataset, Kind, check_labels, near, statistics
 from funcnet.data.errors import DataError
-from funcnet.data.images import read_images
+from funcnet.data.images import SUFFIXES, read_images
 from funcnet.data.known import CIFAR, IDX, default_root, read_cifar10, read_idx_set
 from funcnet.data.rows import split
-from funcnet.data.tables import column_named, read_table
+from funcnet.data.tables import Table, column_named, read_table
 from funcnet.data.text import encode, read_text, vocabulary
 
 __all__ = ["load"]
+
+_TESTS = ("val", "valid", "validation", "test")
+_MOST = 2**28  # zeros and ones that the categories of one column may become: a gibibyte
 
 
 class _Request(NamedTuple):
@@ -53,10 +55,10 @@ def load(
     - `digits`: scikit-learn's 1,797 digits of 8x8;
     - `mnist`, `fashion-mnist`, `cifar10`: from files under `root`, in torchvision's folders or without folders;
     - `folder:PATH`: pictures in a folder for each class; or such folders in `PATH/train` and `PATH/val` (or `valid`,
-      `validation`, `test`);
+      `validation`, `test`), or in `PATH/train` alone;
     - `csv:PATH#target`: a table, of which `target` is the column to predict, by name or by number (`#-1`). Categories
-      among the features become a column of zeros and ones each. `?kind=classification` takes numbers for classes, and
-      `?header=no` the first line for data;
+      among the features become a column of zeros and ones each. `?kind=classification` takes numbers for classes,
+      `?header=no` the first line for data, and `?without=id,name` leaves columns out, whatever they hold;
     - `text:PATH`: a text by characters, or with `?by=bytes` by bytes; its end is the test set;
     - `synthetic:classification?n=1000&features=20&classes=5`, `synthetic:regression`, `synthetic:images?size=28`.
 
@@ -89,13 +91,15 @@ def load(
         raise ValueError(
             f"size is {size}, and {name!r} has pictures of a size of its own or none; it is for folder:PATH."
         )
-    allowed = {"csv": ["kind", "header"], "text": ["by"]}.get(kind, [])
+    allowed = {"csv": ["kind", "header", "without"], "text": ["by"]}.get(kind, [])
     for option in options:
         if kind != "synthetic" and option not in allowed:
             raise DataError(f"{name!r}: {kind} has no option {option!r}; {near(option, allowed or ['none'])}.")
     given = random.key(0) if key is None else key
     place = default_root() if root is None else Path(root)
-    return _SOURCES[kind](_Request(name, rest, options, place, download, given, size, test, skip_bad))
+    # Whatever the default device: rows lie on the host, and so do the places that they are taken from.
+    with torch.device("cpu"):
+        return _SOURCES[kind](_Request(name, rest, options, place, download, given, size, test, skip_bad))
 
 
 def _unknown(name: str, kind: str) -> DataError:
@@ -153,17 +157,45 @@ def _known(request: _Request) -> Dataset:
 
 
 def _folder(request: _Request) -> Dataset:
-    folder = Path(request.rest)
-    others = [folder / other for other in ("val", "valid", "validation", "test") if (folder / other).is_dir()]
-    if not ((folder / "train").is_dir() and others):
-        found = read_images(folder, request.size, skip_bad=request.skip_bad)
-        return _divided(request, {"x": found.x, "label": found.label}, found.classes, {"skipped": found.skipped})
-    train = read_images(folder / "train", request.size, skip_bad=request.skip_bad)
+    first, second = _parts(Path(request.rest))
+    train = read_images(first, request.size, skip_bad=request.skip_bad)
+    if second is None:
+        return _divided(request, {"x": train.x, "label": train.label}, train.classes, {"skipped": train.skipped})
     size = request.size or (train.x.shape[2], train.x.shape[3])
-    test = read_images(others[0], size, classes=train.classes, skip_bad=request.skip_bad)
+    test = read_images(second, size, classes=train.classes, skip_bad=request.skip_bad)
     rows = [{"x": part.x, "label": part.label} for part in (train, test)]
     info = {"source": request.text, "skipped": train.skipped | test.skipped}
     return Dataset(rows[0], rows[1], "classification", train.classes, statistics(train.x), info)
+
+
+def _parts(folder: Path) -> tuple[Path, Path | None]:
+    """Where the classes to train on are, and those to test on, where these have a folder of their own.
+
+    Raises:
+        DataError: there is a training set and nobody knows which of the other folders is the test set.
+    """
+    found = {path.name.lower(): path for path in _folders(folder)}
+    train = found.pop("train", None)
+    if train is None:
+        return folder, None
+    test = next((found[name] for name in _TESTS if name in found), None)
+    if test is None:
+        if not _folders(train) or any(path.suffix.lower() in SUFFIXES for path in train.iterdir()):
+            return folder, None  # a class of trains
+        if found:
+            others = ", ".join(path.name for path in found.values())
+            raise DataError(
+                f"{folder} has a training set in {train.name}, and beside it {others}: call the one to test on "
+                f"{', '.join(_TESTS[:-1])} or {_TESTS[-1]}, or write folder:{train} to hold part of this one out."
+            )
+    return train, test
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []  # whoever reads it tells why
 
 
 def _csv(request: _Request) -> Dataset:
@@ -173,13 +205,16 @@ def _csv(request: _Request) -> Dataset:
         raise DataError(f"{request.text!r}: kind is classification or regression, and header yes or no.")
     path = Path(file if mark else request.rest)
     named = None if header is None else header == "yes"
-    table = read_table(path, header=named, skip_bad=request.skip_bad)
+    without = request.options["without"].split(",") if "without" in request.options else ()
+    table = read_table(path, header=named, without=without, skip_bad=request.skip_bad)
     if not mark:
         raise DataError(
-            f"{request.text!r} does not say what to predict. Write csv:{path}#{list(table.columns)[-1]}, or another of "
-            f"the columns {', '.join(table.columns)}."
+            f"{request.text!r} does not say what to predict. Write csv:{path}#{table.names[-1]}, or another of "
+            f"the columns {', '.join(table.names)}."
         )
-    target = column_named(wanted, list(table.columns), path)
+    target = column_named(wanted, table.names, path)
+    if target not in table.columns:
+        raise DataError(f"{request.text!r} is to predict column {target!r}, and to leave it out: name it once.")
     label = table.columns[target]
     classes = table.vocabularies.get(target, ())
     if classes and kind == "regression":
@@ -187,17 +222,8 @@ def _csv(request: _Request) -> Dataset:
     if not classes and kind == "classification":
         values, label = torch.unique(label, return_inverse=True)
         classes = tuple(str(int(value)) if value.is_integer() else repr(value) for value in values.tolist())
-    features: list[Tensor] = []
-    columns: list[tuple[str, str | None]] = []
-    for name, column in table.columns.items():
-        if name == target:
-            continue
-        categories = table.vocabularies.get(name)
-        features.append(column[:, None] if categories is None else F.one_hot(column, len(categories)))
-        columns += [(name, category) for category in categories or (None,)]
-    if not features:
-        raise DataError(f"{path} has no column but {target!r}, and so nothing to predict it from.")
-    rows = {"x": torch.cat([f.double() for f in features], 1).float(), "label": label if classes else label.float()}
+    x, columns = _features(table, target, path)
+    rows = {"x": x, "label": label if classes else label.float()}
     info = {
         "target": target,
         "features": [name if category is None else f"{name}={category}" for name, category in columns],
@@ -206,6 +232,30 @@ def _csv(request: _Request) -> Dataset:
         "skipped": [f"{path}, line {line}" for line in table.dropped],
     }
     return _divided(request, rows, classes, info)
+
+
+def _features(table: Table, target: str, path: Path) -> tuple[Tensor, list[tuple[str, str | None]]]:
+    """All columns but the target as float32 `(n, features)`, and the column and category of each feature."""
+    features: list[Tensor] = []
+    columns: list[tuple[str, str | None]] = []
+    for name, column in table.columns.items():
+        if name == target:
+            continue
+        categories = table.vocabularies.get(name)
+        if categories is None:
+            features.append(column[:, None].float())
+        elif len(column) * len(categories) > _MOST:
+            raise DataError(
+                f"{path}: column {name!r} has {len(categories):,} categories in {len(column):,} rows, too many for a "
+                f"column of zeros and ones each. Leave it out: csv:{path}#{target}?without={name}."
+            )
+        else:  # not by one_hot, whose int64 are twice as much memory
+            zeros = torch.zeros(len(column), len(categories), dtype=torch.float32)
+            features.append(zeros.scatter_(1, column[:, None], 1.0))
+        columns += [(name, category) for category in categories or (None,)]
+    if not features:
+        raise DataError(f"{path} has no column but {target!r}, and so nothing to predict it from.")
+    return torch.cat(features, 1), columns
 
 
 def _text(request: _Request) -> Dataset:

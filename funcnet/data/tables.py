@@ -29,6 +29,8 @@ class Table(NamedTuple):
     """The categories of such columns, sorted: code i is the i-th."""
     dropped: tuple[int, ...]
     """The lines of rows that were left out for a missing value."""
+    names: tuple[str, ...]
+    """All columns of the file, read or not."""
 
 
 def read_table(
@@ -37,6 +39,7 @@ def read_table(
     header: bool | None = None,
     delimiter: str | None = None,
     columns: Sequence[str] | None = None,
+    without: Sequence[str] = (),
     categorical: Sequence[str] = (),
     skip_bad: bool = False,
 ) -> Table:
@@ -51,6 +54,7 @@ def read_table(
         delimiter: what stands between cells; None takes the one of `, ; tab |` that the first line has most of.
         columns: the names or places of those to read, by which the table has them; the others may hold anything. None
             reads all.
+        without: the names or places of those not to read, of all in the file.
         categorical: names or places of columns to take as categories though they are numbers, such as a postcode.
         skip_bad: leave out rows with a missing value (nothing, NA, NaN, null, none, ?), which are an error otherwise.
 
@@ -76,7 +80,9 @@ def read_table(
                 f"line is data, read the file with header=False."
             )
     forced = {names.index(column_named(name, names, path)) for name in categorical}
-    wanted = {name: names.index(column_named(name, names, path)) for name in (names if columns is None else columns)}
+    left = {column_named(name, names, path) for name in without}
+    asked = [name for name in names if name not in left] if columns is None else columns
+    wanted = {name: names.index(column_named(name, names, path)) for name in asked}
     lines, rows, dropped = _whole(path, wanted, lines, rows, skip_bad)
     if not rows:
         raise DataError(f"{path} has no rows of data{f' but {len(dropped)} with missing values' if dropped else ''}.")
@@ -86,10 +92,10 @@ def read_table(
         if place in forced or not _numeric(path, name, lines, cells):
             vocabularies[name] = tuple(sorted(set(cells)))
             codes = {category: code for code, category in enumerate(vocabularies[name])}
-            found[name] = torch.tensor([codes[cell] for cell in cells])
+            found[name] = torch.tensor([codes[cell] for cell in cells], device="cpu")
         else:
-            found[name] = torch.tensor([float(cell) for cell in cells], dtype=torch.float64)
-    return Table(found, vocabularies, tuple(dropped))
+            found[name] = torch.tensor([float(cell) for cell in cells], dtype=torch.float64, device="cpu")
+    return Table(found, vocabularies, tuple(dropped), tuple(names))
 
 
 def column_named(name: str, names: Sequence[str], path: Path) -> str:

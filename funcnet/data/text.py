@@ -25,14 +25,14 @@ class Window(TypedDict):
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The text of a file in UTF-8, its line ends as they are.
+    """The text of a file in UTF-8, its line ends as they are, without a byte order mark.
 
     Raises:
         DataError: it cannot be read, is empty, or is no UTF-8.
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

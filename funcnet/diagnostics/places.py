@@ -34,12 +34,20 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         """The submodule, the line, and what stands there."""
-        where = f"{os.path.relpath(self.file) if os.path.exists(self.file) else self.file}:{self.line}"
+        where = f"{_from_here(self.file)}:{self.line}"
         code = linecache.getline(self.file, self.line).strip()
         module = ""
         if self.module is not None:
             module = f"in submodule {self.module!r} ({self.kind}), " if self.module else f"in the model ({self.kind}), "
         return f"{module}at {where}" + (f": {code}" if code else "")
+
+
+def _from_here(file: str) -> str:
+    """The path of a file as one would type it; its name where it is none, such as `<stdin>`."""
+    try:
+        return os.path.relpath(file) if os.path.exists(file) else file
+    except ValueError:  # Windows has no way from one drive to another
+        return file
 
 
 def here() -> Place | None:

@@ -108,9 +108,9 @@ def make(config: Config, *, begins: bool = True) -> Plan:
             raise RunError(f"--freeze {' '.join(config.freeze)} leaves nothing to train: freeze less.")
         state = state | frozen
         notes.append(f"{sum(leaf.numel() for leaf in frozen.values()):,} parameters are frozen ({len(frozen)} tensors)")
-    task = Task(built, facts, device, augmented)
-    # Masters in their own dtype, and lent as the step lends them.
-    _try(task, policy, policy.cast_params(params), state, loaded, run_key)
+    params = policy.cast_params(params)
+    task = Task(built, facts, device, augmented, policy)
+    _try(task, params, state, loaded, run_key)
     step = make_step(
         task.loss,
         optimizer,
@@ -127,13 +127,12 @@ def make(config: Config, *, begins: bool = True) -> Plan:
 
 
 def step_options(config: Config) -> dict[str, Any]:
-    """What of a config `make_step` is given, but for what it tells and how it is called."""
+    """What of a config `make_step` is given, but for what it tells and how it is called; precision is the task's."""
     return {
         "accumulate": config.accumulate,
         "clip": config.clip,
         "ema": config.ema,
         "skip_nonfinite": config.skip_nonfinite,
-        "precision": Precision.named(PRECISIONS[config.precision]),
         "loss_scale": LossScale.create() if config.precision.endswith("fp16") else None,
     }
 
@@ -210,7 +209,7 @@ def _initial(path: Path, params: Params, state: State) -> tuple[Params, State, s
             saved = checkpoint.load(checkpoint_in(path, "best"))
         if not isinstance(saved, TrainState):
             raise RunError(f"--init-from {path} is no checkpoint of a run.")
-        tensors = {**(saved.params if saved.average is None else saved.average), **saved.state}
+        tensors = {**saved.averaged, **saved.state}
     else:
         tensors = checkpoint.load_state_dict(path)
     params, state, report = checkpoint.adopt(tensors, params, state, strict=False)
@@ -226,14 +225,14 @@ def _initial(path: Path, params: Params, state: State) -> tuple[Params, State, s
     return params, state, f"from {path}: {len(taken)} of {len(params)} tensors of parameters{told}"
 
 
-def _try(task: Task, policy: Precision, params: Params, state: State, loaded: rows.Rows, key: Tensor) -> None:
+def _try(task: Task, params: Params, state: State, loaded: rows.Rows, key: Tensor) -> None:
     """Two rows forth, in training and in evaluation."""
     batch = {name: leaf[:2] for name, leaf in loaded.test.items()}
     if loaded.facts.kind != "language":
         batch = {name: leaf[:2] for name, leaf in loaded.train.items()}
     try:
         with torch.no_grad():
-            policy.apply(task.loss)(params, state, batch, key)
+            task.loss(params, state, batch, key)
             task.measure(params, state, batch)
     except RunError:
         raise

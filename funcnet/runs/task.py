@@ -15,6 +15,7 @@ from funcnet.runs.errors import RunError
 from funcnet.runs.models import Built
 from funcnet.runs.rows import Facts
 from funcnet.train import TrainState, make_eval
+from funcnet.train.precision import POLICIES, Precision
 
 __all__ = ["Task"]
 
@@ -27,42 +28,57 @@ class Task:
         facts: of the data.
         device: where it runs.
         augmented: what happens to pictures before they are learned from.
+        policy: what the model is trained in. It is here and not in the step, which would round the rows themselves: of
+            a year, bfloat16 keeps the eight that it is in, and float16 has no number above 65,504.
     """
 
-    def __init__(self, built: Built, facts: Facts, device: torch.device, augmented: Augment | None = None) -> None:
+    def __init__(
+        self,
+        built: Built,
+        facts: Facts,
+        device: torch.device,
+        augmented: Augment | None = None,
+        policy: Precision = POLICIES["float32"],
+    ) -> None:
         """Put the statistics where the rows are."""
         self.model, self.facts = built.model, facts
-        self._text, self._channels, self._augmented = built.text, built.channels, augmented
+        self._text, self._channels, self._augmented, self._policy = built.text, built.channels, augmented, policy
         self._mean = torch.tensor(facts.mean, device=device)
         self._std = torch.tensor(facts.std, device=device)
 
-    def prepared(self, x: Tensor, params: Params) -> Tensor:
-        """Rows as the model takes them: normalized, in the dtype of its parameters."""
+    def normalized(self, x: Tensor) -> Tensor:
+        """Rows as the model takes them, but for the dtype."""
         if self.facts.kind == "language":
             return x
         x = augment.normalize(x, self._mean, self._std) if x.ndim == 4 else (x - self._mean) / self._std
-        if self._channels is not None:
-            x = x.expand(-1, self._channels, -1, -1)
+        return x if self._channels is None else x.expand(-1, self._channels, -1, -1)
+
+    def prepared(self, x: Tensor, params: Params) -> Tensor:
+        """Rows as the model takes them: normalized, in the dtype of its parameters."""
+        x = self.normalized(x)
         like = next((leaf for leaf in tree.leaves(params) if leaf.is_floating_point()), x)
-        return x.to(like.dtype)
+        return x.to(like.dtype) if x.is_floating_point() else x
 
     def output(self, params: Params, state: State, x: Tensor) -> Tensor:
         """What the model says of rows, float32 at least: logits, or numbers in the labels' own unit."""
         return self._told(self._shaped(self.model(params, state, self.prepared(x, params)), len(x)))
 
     def loss(self, params: Params, state: State, batch: Mapping[str, Tensor], key: Tensor) -> Any:
-        """As `make_step` takes it."""
+        """As `make_step` takes it, under the policy, which casts rows when they are normalized, and targets never."""
         x, label = batch["x"], batch["label"]
         if self._augmented is not None:
             augment_key, key = random.split(key)
             x, label = self._augmented(augment_key, x, label)
-        output, state = self.model.apply(params, state, self.prepared(x, params), key=key, train=True)
-        output = self._shaped(output, len(x))
-        values = self._losses(output, label)
-        metrics = {}
-        if label.ndim == output.ndim - 1 and self.facts.kind != "regression":
-            metrics["accuracy"] = (output.detach().argmax(-1) == label).float().mean()
-        return values.mean(), (state, metrics)
+
+        def learned(params: Params, state: State, x: Tensor, key: Tensor) -> Any:
+            output, state = self.model.apply(params, state, x, key=key, train=True)
+            output = self._shaped(output, len(x))
+            metrics = {}
+            if label.ndim == output.ndim - 1 and self.facts.kind != "regression":
+                metrics["accuracy"] = (output.detach().argmax(-1) == label).float().mean()
+            return self._losses(output, label).mean(), (state, metrics)
+
+        return self._policy.apply(learned)(params, state, self.normalized(x), key)
 
     def measure(self, params: Params, state: State, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """As `make_eval` takes it: one value a row."""

@@ -42,7 +42,7 @@ class Trained(NamedTuple):
     @property
     def weights(self) -> tuple[Params, State]:
         """The parameters, or their average where the run kept one, and the state."""
-        return (self.ts.params if self.ts.average is None else self.ts.average), self.ts.state
+        return self.ts.averaged, self.ts.state
 
 
 def trained(path: Path, which: str, device: str | None = None) -> Trained:

@@ -38,7 +38,7 @@ def make_eval(measure: Measure, batch_size: int) -> Callable[[TrainState, Any], 
         raise ValueError(f"batch_size is {batch_size}; it counts rows and must be positive.")
 
     def evaluate(ts: TrainState, data: Any) -> dict[str, Tensor]:
-        params = ts.params if ts.average is None else ts.average
+        params = ts.averaged
         leaves = tree.leaves(data)
         count = leaves[0].shape[0] if leaves and leaves[0].ndim else 0
         if not count:

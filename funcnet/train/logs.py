@@ -28,8 +28,13 @@ class Log(ABC):
         Names may differ from row to row.
         """
 
-    def resume(self, step: int, epochs: int) -> None:  # noqa: B027 - most have nothing to take back
-        """Take back what was written of later steps and epochs, which come again. Called before the first row."""
+    def resume(self, step: int, within: bool) -> None:  # noqa: B027 - most have nothing to take back
+        """Take back what was written of later steps, which come again; called before the first row.
+
+        Args:
+            step: how many are behind; at 0 a run begins, and all that was written before is of another.
+            within: whether an epoch is going on, of which a row at this very step may have told the end.
+        """
 
     def close(self) -> None:  # noqa: B027 - most hold nothing open
         """Let go of files."""
@@ -56,7 +61,10 @@ class _FileLog(Log):
     """A log in one file, of which rows are taken back by writing it anew."""
 
     def __init__(self, path: str | Path) -> None:
-        """Write to this file, in a folder that is made where needed; a file that is there already is gone on with."""
+        """Write to this file, in a folder that is made where needed; what a file has already is gone on with.
+
+        `fit` takes back the rows of steps beyond where it starts: all of them, where that is step 0.
+        """
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file: TextIO | None = None
@@ -78,10 +86,14 @@ class _FileLog(Log):
             self._file = None
 
 
-def _done(row: Mapping[str, Any], step: int, epochs: int) -> bool:
-    """Whether a row is of the steps and epochs that are behind; one that was damaged is not."""
+def _done(row: Mapping[str, Any], step: int, within: bool) -> bool:
+    """Whether a row is of the steps that are behind; one that was damaged is not.
+
+    Epochs do not tell, since whoever calls `fit` again counts them from 1 again.
+    """
     try:
-        return int(row["step"]) <= step and int(row.get("epoch") or 0) <= epochs
+        number, ended = int(row["step"]), int(row.get("epoch") or 0) > 0
+        return number < step or (number == step and not (within and ended))
     except (ValueError, TypeError, KeyError):
         return False
 
@@ -99,8 +111,8 @@ class JSONLinesLog(_FileLog):
         file.write(json.dumps({"step": step} | values) + "\n")
         file.flush()
 
-    def resume(self, step: int, epochs: int) -> None:
-        """Keep the lines up to this step and epoch."""
+    def resume(self, step: int, within: bool) -> None:
+        """Keep the lines up to this step."""
         if not self.path.exists():
             return
         kept = []
@@ -109,7 +121,7 @@ class JSONLinesLog(_FileLog):
                 row = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(row, dict) and _done(row, step, epochs):
+            if isinstance(row, dict) and _done(row, step, within):
                 kept.append(line + "\n")
         self._replace("".join(kept))
 
@@ -118,7 +130,10 @@ class CSVLog(_FileLog):
     """A table with a column a metric; where a row has a new one, the file is written anew with a column more."""
 
     def __init__(self, path: str | Path) -> None:
-        """Write to this file; a table that is there already is gone on with."""
+        """Write to this file; what a table has already is gone on with.
+
+        `fit` takes back the rows of steps beyond where it starts: all of them, where that is step 0.
+        """
         super().__init__(path)
         self._names = list(self._read()[0])
 
@@ -132,10 +147,10 @@ class CSVLog(_FileLog):
         csv.DictWriter(file, self._names).writerow({"step": step, **metrics})
         file.flush()
 
-    def resume(self, step: int, epochs: int) -> None:
-        """Keep the rows up to this step and epoch."""
+    def resume(self, step: int, within: bool) -> None:
+        """Keep the rows up to this step."""
         if self.path.exists():
-            self._rewrite([row for row in self._read()[1] if _done(row, step, epochs)])
+            self._rewrite([row for row in self._read()[1] if _done(row, step, within)])
 
     def _read(self) -> tuple[list[str], list[dict[str, Any]]]:
         """The names, and the rows but for one that was cut short."""
@@ -179,7 +194,7 @@ class TensorBoardLog(Log):
             self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def resume(self, step: int, epochs: int) -> None:
+    def resume(self, step: int, within: bool) -> None:
         """Have TensorBoard hide what came after this step."""
         self._purge = step + 1
 

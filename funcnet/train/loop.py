@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from funcnet.train.failures import Place, Watch, failure
 from funcnet.train.feed import Batches, Feed
 from funcnet.train.interrupts import Interrupts
@@ -72,13 +74,15 @@ def fit(
             run which goes on stops where the uninterrupted one would have.
         callbacks: called with a `Moment` after each epoch; one that returns True ends the run.
         schedule: the learning rate as a function of the step, to be shown and logged as `lr`.
-        log: where the metrics of each epoch are written.
+        log: where the metrics of each epoch are written. A file is gone on with: rows of steps beyond `ts.step` come
+            again, and so are taken back; a run that begins at step 0 begins its logs anew.
         log_every: how many steps lie between rows of the log within an epoch, which are means over these steps.
         check_finite: end where the loss is not finite. One that lies on a GPU is looked at every so often.
         progress: whether to show a bar on the terminal.
 
     Returns:
-        The last state, and for each epoch the mean of each metric with what `evaluate` returned.
+        The last state, and for each epoch the mean of each metric with what `evaluate` returned. Steps that were
+        skipped, as `ts.skipped` counts them, are not in the means.
 
     Raises:
         NonFiniteError: a loss is not finite: the step, the batch, and the first leaf that is not.
@@ -104,7 +108,7 @@ def fit(
     with ExitStack() as stack:
         for each in log:
             if counted:
-                each.resume(number, epoch)
+                each.resume(number, batch > 0)
             stack.callback(each.close)
         bar = stack.enter_context(Bar(epochs, steps, epoch, number, shown=progress))
         interrupts = stack.enter_context(Interrupts())
@@ -115,15 +119,17 @@ def fit(
         while not ended and epoch < last_epoch and (number < last_step or (number == last_step and batch)):
             resumed = batch > 0
             for values in feed.epoch(epoch, batch) if number < last_step else ():
+                skipped = _skipped(ts)
                 ts, metrics = step(ts, values)
+                taken = None if skipped is None or ts.skipped is None else ts.skipped.eq(skipped)
                 number += 1
-                means.add(metrics)
+                means.add(metrics, taken)
                 if check_finite and (found := watch.add(Place(number, epoch, batch), metrics)):
                     raise failure(*found, feed, values, ts)
                 batch += 1
                 bar.step(metrics, schedule)
                 if log_every is not None:
-                    recent.add(metrics)
+                    recent.add(metrics, taken)
                     if number % log_every == 0:
                         _write(log, number, recent.take(), schedule)
                 asked = interrupts.asked
@@ -162,6 +168,11 @@ def fit(
                 raise KeyboardInterrupt(f"interrupted after step {number} and epoch {epoch}")
             epoch, batch = epoch + 1, 0
     return ts, done
+
+
+def _skipped(ts: Any) -> Tensor | None:
+    """How many steps were left out so far, where that is counted: a copy, since a donating step consumes the state."""
+    return ts.skipped.clone() if isinstance(ts, TrainState) and ts.skipped is not None else None
 
 
 def _copies(history: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -86,8 +86,9 @@ class Precision:
         """The loss under this policy, to be differentiated in its place.
 
         Parameters, state and batch are cast on the way in, value and metrics on the way out, and the new state back to
-        the dtypes it had. The cast is part of what is differentiated, so gradients come back in the dtype of the
-        parameters. A loss that should add up in float32 casts the model's output itself: `policy.cast_output(logits)`.
+        the dtypes it had, where what was not written, such as frozen weights, keeps every digit. The cast is part of
+        what is differentiated, so gradients come back in the dtype of the parameters. A loss that should add up in
+        float32 casts the model's output itself: `policy.cast_output(logits)`.
         Running statistics in bfloat16 move by 1/256 of their value or not at all; the policy "autocast-bfloat16"
         leaves them in float32.
 
@@ -103,8 +104,9 @@ class Precision:
                 nullcontext() if self.autocast is None else torch.autocast(device, self.autocast, cache_enabled=False)
             )
             with autocast:
-                value, (new, metrics) = loss(*self.cast_inputs((params, state, batch)), key)
-            return self.cast_output(value), (_restored(new, state), self.cast_output(metrics))
+                lent = self.cast_inputs(state)
+                value, (new, metrics) = loss(self.cast_inputs(params), lent, self.cast_inputs(batch), key)
+            return self.cast_output(value), (_restored(new, lent, state), self.cast_output(metrics))
 
         return under
 
@@ -137,16 +139,27 @@ POLICIES = {
 }
 
 
-def _restored(new: Any, old: Any) -> Any:
-    """A new state in the dtypes of the old; one of another structure is left to who looks at it next."""
+def _restored(new: Any, lent: Any, old: Any) -> Any:
+    """A new state in the dtypes of the old, of which a cast copy was lent; one of another structure is left as it is.
+
+    Numbers that come back as they were lent are the old ones, which the cast has rounded. They are told by their
+    values, since a leaf that nobody wrote may come back as a copy.
+    """
     if tree.structure(new) != tree.structure(old):
         return new
 
-    def one(leaf: Any, like: Any) -> Any:
+    def one(leaf: Any, cast: Any, like: Any) -> Any:
         both = isinstance(leaf, Tensor) and isinstance(like, Tensor)
-        return leaf.to(like.dtype) if both and leaf.is_floating_point() and like.is_floating_point() else leaf
+        if not (both and leaf.is_floating_point() and like.is_floating_point()):
+            return leaf
+        if leaf is cast:
+            return like
+        wide = leaf.to(like.dtype)
+        if leaf.shape != like.shape or cast.dtype == like.dtype:
+            return wide
+        return torch.where((leaf == cast) | (leaf.isnan() & cast.isnan()), like, wide)
 
-    return tree.map(one, new, old)
+    return tree.map(one, new, lent, old)
 
 
 @contextmanager

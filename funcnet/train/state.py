@@ -29,9 +29,21 @@ class TrainState(NamedTuple):
     scale: LossScale | None = None
     """The factor of the loss, of a step that scales it: `make_step(..., loss_scale=LossScale.create())`."""
     average: Params | None = None
-    """The running mean of the parameters, of a step that keeps one: `make_step(..., ema=0.999)`."""
+    """The running mean of the parameters, of a step that keeps one: `make_step(..., ema=0.999)`; float32 at least."""
     skipped: Tensor | None = None
     """How many steps were not finite and left out, int32, of a step that looks: with `skip_nonfinite`, or a scale."""
+
+    @property
+    def averaged(self) -> Params:
+        """The parameters to evaluate: where a running mean is kept that, in the dtypes of the parameters.
+
+        >>> TrainState({"w": torch.ones(1)}, {}, None, None, None, average={"w": torch.zeros(1)}).averaged
+        {'w': tensor([0.])}
+        """
+        if self.average is None:
+            return self.params
+        found: Params = tree.map(lambda mean, leaf: mean.to(leaf.dtype), self.average, self.params)
+        return found
 
     @classmethod
     def create(cls, params: Params, state: State, optimizer: GradientTransformation, key: Tensor) -> "TrainState":

@@ -10,6 +10,7 @@ from torch import Tensor
 from funcnet import optim, random, tree
 from funcnet.model import Params, State
 from funcnet.optim import GradientTransformation, Scalar, advance
+from funcnet.optim.leafwise import wide
 from funcnet.optim.wrappers.choice import choose, decided
 from funcnet.optim.wrappers.conditions import all_finite
 from funcnet.train import statistics
@@ -57,7 +58,8 @@ class Step:
             scale=None
             if self.loss_scale is None
             else LossScale(*(t.to(ts.step.device, copy=True) for t in self.loss_scale)),
-            average=None if self.ema is None else tree.map(torch.clone, params),
+            # Wide, since a mean in half precision does not move by its small shares.
+            average=None if self.ema is None else tree.map(lambda leaf: leaf.to(wide(leaf.dtype), copy=True), params),
             skipped=torch.zeros_like(ts.step) if self.skip_nonfinite else None,
         )
 
@@ -148,7 +150,8 @@ def make_step(
             loss that is a mean over rows the same step.
         clip: the length to which gradients are shortened, all leaves taken as one vector.
         ema: the decay $d$ of a running mean of the parameters, $\bar\theta \leftarrow d \bar\theta + (1 - d) \theta$,
-            which starts at the first: `ts.average`.
+            which starts at the first: `ts.average`, in at
+            least float32. `ts.averaged` has it in the dtypes of the parameters.
         skip_nonfinite: leave parameters, optimizer and model state as they were where the loss or a gradient is not
             finite, and count: `ts.skipped`.
         loss_scale: the first factor of the loss, for float16: `LossScale.create()`. It grows and shrinks in `ts.scale`

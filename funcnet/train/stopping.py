@@ -81,7 +81,9 @@ class EarlyStopping:
 
     def __call__(self, state: StoppingState, value: float | Tensor) -> StoppingState:
         """The state after one more value, a number or a 0-dim tensor."""
-        value = torch.as_tensor(value).detach().to(state.best)
+        # A number keeps all of its digits, which the default dtype would round.
+        kept = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+        value = kept.detach().to(state.best)
         if value.ndim:
             raise ValueError(
                 f"EarlyStopping looks at one value at a time, and got shape {tuple(value.shape)}. Write value.mean()."

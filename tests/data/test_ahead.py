@@ -123,3 +123,21 @@ def test_work_overlaps():
     for _ in data.prefetch(slow()):
         time.sleep(0.02)
     assert time.perf_counter() - start < 0.19  # 0.2 one after the other, 0.12 at best
+
+
+def test_the_gpu_is_the_current_one_of_the_caller(monkeypatch):
+    current, seen = threading.local(), []
+    current.index = 3  # of this thread; another begins with 0, as in torch
+
+    def stop(device):
+        seen.extend([device, torch.cuda.current_device()])
+        raise OSError("here the test ends")
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: getattr(current, "index", 0))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: setattr(current, "index", device.index))
+    monkeypatch.setattr(torch.cuda, "Stream", stop)
+    for device in ("cuda", "cuda:2"):
+        with pytest.raises(OSError, match="here the test ends"):
+            next(data.prefetch(iter([torch.arange(2)]), device=device))
+    assert seen == [torch.device("cuda:3"), 3, torch.device("cuda:2"), 2]
+    assert current.index == 3

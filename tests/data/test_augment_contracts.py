@@ -11,6 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from funcnet import grad, jit, random, vmap
 from funcnet.data import augment
+from funcnet.data.augment.arguments import exact
 from tests.data.augment_cases import CASES, images
 
 DTYPES = (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -192,3 +193,23 @@ def test_what_is_no_key(name):
 def test_every_augmentation_is_here():
     others = {"Augmentation", "mixup", "cutmix", "normalize"}  # a type; and other signatures
     assert {name.split("-")[0] for name in CASES} == set(augment.__all__) - others
+
+
+@pytest.mark.parametrize("name", ["resized_crop", "rotate"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_places_are_exact_whatever_the_default_dtype(name, dtype):
+    x = random.uniform(random.key(5), (2, 1, 300, 280))
+    size = {"resized_crop": {"size": 270}, "rotate": {"degrees": 40.0}}[name]
+    expected = getattr(augment, name)(random.key(6), x, **size)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        found = getattr(augment, name)(random.key(6), x, **size)
+    finally:
+        torch.set_default_dtype(before)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_widest_dtype_of_a_device():
+    assert exact(torch.device("cpu")) == exact(torch.device("cuda")) == torch.float64
+    assert exact(torch.device("mps")) == torch.float32

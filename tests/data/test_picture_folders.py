@@ -121,3 +121,37 @@ def test_one_picture_is_that_of_its_folder(folder):
     for name in ("a.jpg", "nowhere.png"):
         with pytest.raises(DataError, match=rf"{name} cannot be used"):
             read_picture(folder / "apple" / name, (6, 5))
+
+
+def test_hidden_folders_are_passed_over_and_links_are_followed(tmp_path):
+    for name in ("cat/one", "cat/.trash", "store"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+    picture(0).save(tmp_path / "all" / "cat" / "one" / "a.png")
+    picture(1).save(tmp_path / "all" / "cat" / ".trash" / "b.png")
+    (tmp_path / "all" / "store").rename(tmp_path / "store")
+    picture(2).save(tmp_path / "store" / "c.png")
+    (tmp_path / "all" / "cat" / "two").symlink_to(tmp_path / "store")
+    (tmp_path / "all" / "cat" / "again").symlink_to(tmp_path / "all" / "cat")  # a circle
+    (tmp_path / "store" / "back").symlink_to(tmp_path / "all")
+    found = data.read_images(tmp_path / "all")
+    assert torch.equal(found.x, torch.stack([pil_to_tensor(picture(0)), pil_to_tensor(picture(2))]))
+
+
+@pytest.mark.parametrize("greatest", [65535, 1023])
+def test_greymaps_of_sixteen_bits_keep_their_greys(tmp_path, greatest):
+    grey = random.randint(random.key(7), (9, 5), 0, greatest + 1)
+    (tmp_path / "a").mkdir()
+    raw = grey.numpy().astype(">u2").tobytes()
+    (tmp_path / "a" / "1.pgm").write_bytes(f"P5 5 9 {greatest}\n".encode() + raw)
+    found = data.read_images(tmp_path).x[0].int()
+    assert (found - (255 * grey / greatest)).abs().max() <= 1
+    assert torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(("mode", "told"), [("I", "integers of 32 bits"), ("F", "floating numbers")])
+def test_pixels_without_a_white_are_refused(tmp_path, mode, told):
+    (tmp_path / "a").mkdir()
+    pixels = random.uniform(random.key(1), (4, 4)).numpy()
+    Image.fromarray((1000 * pixels).astype("int32") if mode == "I" else pixels).save(tmp_path / "a" / "1.tif")
+    with pytest.raises(DataError, match=rf"1\.tif cannot be used \(ValueError: its pixels are {told}"):
+        data.read_images(tmp_path)

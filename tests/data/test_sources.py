@@ -256,3 +256,50 @@ def test_labels_out_of_range_are_named(labels, message):
     with pytest.raises(DataError, match=message):
         data.check_labels(labels, 3)
     data.check_labels(torch.tensor([2, 0], dtype=torch.uint8), 3)
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "valid"), ("Train", "Test"), ("TRAIN", None)])
+def test_a_training_set_is_known_in_any_case_and_may_be_alone(pictures, train, test):
+    (pictures / "val").rename(pictures / (test or ".val"))
+    (pictures / "train").rename(pictures / train)
+    found = whole(data.load(f"folder:{pictures}"))
+    assert found.classes == ("cat", "dog")
+    assert (len(found.train["x"]), len(found.test["x"])) == ((10, 4) if test else (8, 2))
+
+
+def test_a_training_set_beside_folders_of_no_known_name_is_explained(pictures):
+    (pictures / "val").rename(pictures / "holdout")
+    with pytest.raises(
+        DataError, match=r"training set in train, and beside it holdout: call the one .*folder:.*/train"
+    ):
+        data.load(f"folder:{pictures}")
+
+
+def test_a_class_may_be_called_train(pictures):
+    for folder in (pictures / "train", pictures / "val"):
+        for path in folder.glob("*/*.png"):
+            path.rename(folder / f"{path.parent.name}{path.name}")
+    (pictures / "val").rename(pictures / "tram")
+    assert data.load(f"folder:{pictures}").classes == ("train", "tram")
+
+
+def test_columns_may_be_left_out_whatever_they_hold(table):
+    lines = table.read_text().splitlines()
+    notes = ["id,note", *(f"x{i},{'' if i % 2 else i}" for i in range(20))]
+    table.write_text("\n".join(f"{note},{line}" for note, line in zip(notes, lines, strict=True)))
+    for target in ("weight", "-1", "5"):  # places are those in the file
+        found = whole(data.load(f"csv:{table}#{target}?without=id,note,3"))
+        assert found.info["target"] == "weight"
+        assert found.info["features"] == ["size", "odd"]
+    with pytest.raises(DataError, match=r"no column 'note2'; near names: note"):
+        data.load(f"csv:{table}#weight?without=id,note2")
+    with pytest.raises(DataError, match=r"predict column 'weight', and to leave it out: name it once"):
+        data.load(f"csv:{table}#weight?without=note,weight")
+
+
+def test_a_column_of_too_many_categories_is_named(table, monkeypatch):
+    monkeypatch.setattr("funcnet.data.sources._MOST", 39)
+    with pytest.raises(DataError, match=r"'colour' has 2 categories in 20 rows, too many .*#weight\?without=colour\."):
+        data.load(f"csv:{table}#weight")
+    monkeypatch.setattr("funcnet.data.sources._MOST", 40)
+    assert data.load(f"csv:{table}#weight").train["x"].dtype == torch.float32

@@ -85,3 +85,12 @@ def test_windows_longer_than_the_text_are_explained(cut):
         cut(torch.arange(6).reshape(2, 3), 1)
     with pytest.raises(ValueError, match=r"batch is 0; it counts windows"):
         data.windows(random.key(0), torch.arange(5), 2, 0)
+
+
+def test_a_byte_order_mark_is_no_character(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"\xef\xbb\xbfto be\r\n")
+    assert data.read_text(path) == "to be\r\n"
+    path.write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(DataError, match=r"text\.txt is empty"):
+        data.read_text(path)

@@ -12,6 +12,7 @@ from torch import nn
 
 from funcnet import Model, data, grad, hessian, jit, make_step, optim, random, scan, tree, value_and_grad, vmap
 from funcnet.diagnostics import AnomalyError, anomaly
+from funcnet.diagnostics.places import Place
 
 KEY = random.key(13)
 LAYERS = 4
@@ -219,3 +220,11 @@ def test_threads_and_calls_after_an_error_are_not_watched():
     assert torch.log(torch.zeros(1)) == -math.inf
     step, ts, batch = problem([None])
     assert jit(step, backend="aot_eager")(ts, batch)[1]["loss"].isfinite()
+
+
+def test_a_place_on_another_drive_keeps_its_whole_path(monkeypatch):
+    def no_way(path):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", no_way)
+    assert f"at {__file__}:1" in str(Place(__file__, 1, "", None, ""))

@@ -63,6 +63,10 @@ def test_the_average_is_what_is_evaluated():
     ts = start()._replace(average={"w": torch.tensor([1.0, 2.0, 3.0])})
     found = make_eval(measure, 4)(ts, rows(6))
     torch.testing.assert_close(found["loss"], measure(ts.average, ts.state, rows(6))["loss"].mean())
+    half = ts._replace(params=tree.cast(ts.params, torch.bfloat16))
+    seen = []
+    make_eval(lambda params, state, x: seen.append(params["w"].dtype) or {"row": x[0][:, 0]}, 6)(half, rows(6))
+    assert seen == [torch.bfloat16]  # as the model was trained, though the mean is wider
 
 
 def test_wrong_measures_and_data_are_told():

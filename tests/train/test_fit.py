@@ -209,3 +209,5 @@ def test_means_are_exact_over_more_steps_than_are_held():
     values = torch.arange(1000, dtype=torch.float64)
     _, history = fit(lambda ts, batch: (ts, {"loss": batch}), None, list(values), progress=False)
     assert history == [{"loss": values.mean().item()}]
+    _, history = fit(lambda ts, batch: (ts, {"loss": 0.1}), None, list(range(3)), progress=False)
+    assert history == [{"loss": pytest.approx(0.1, rel=1e-15)}]

@@ -37,7 +37,7 @@ def test_a_run_that_goes_on_reads_as_one_that_never_stopped(tmp_path_factory, ro
             first.write(step, row)
         first.close()
         second = kind(path)
-        second.resume(back, 0)
+        second.resume(back, False)
         for step, row in enumerate(rows[back:], start=back + 1):
             second.write(step, row)
         second.close()
@@ -57,7 +57,7 @@ def test_a_line_cut_short_is_left_out(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     log = JSONLinesLog(path)
-    log.resume(5, 0)
+    log.resume(5, False)
     log.write(6, {"loss": 1.0})
     log.close()
     assert [row["step"] for row in lines(path)] == [1, 6]
@@ -88,7 +88,7 @@ def test_a_row_cut_short_is_left_out(tmp_path, cut):
     path = tmp_path / "log.csv"
     path.write_bytes(f"step,loss\r\n1,2.0\r\n{cut}".encode())
     log = CSVLog(path)
-    log.resume(2, 0)
+    log.resume(2, False)
     log.write(3, {"loss": 1.0})
     log.close()
     assert path.read_bytes() == b"step,loss\r\n1,2.0\r\n3,1.0\r\n"
@@ -98,7 +98,21 @@ def test_a_table_whose_names_were_cut_short_begins_anew(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("step,lo")
     log = CSVLog(path)
-    log.resume(1, 0)
+    log.resume(1, False)
     log.write(1, {"loss": 1.0})
     log.close()
     assert path.read_bytes() == b"step,loss\r\n1,1.0\r\n"
+
+
+@pytest.mark.parametrize("kind", [CSVLog, JSONLinesLog])
+@pytest.mark.parametrize("within", [False, True])
+def test_the_end_of_an_epoch_comes_again_only_where_the_epoch_goes_on(tmp_path, kind, within):
+    path = tmp_path / "log"
+    log = kind(path)
+    for step, more in ((4, {"epoch": 7}), (6, {}), (6, {"epoch": 8}), (8, {})):
+        log.write(step, {"loss": 0.5, **more})
+    log.close()
+    log.resume(6, within)
+    read = table(path) if kind is CSVLog else lines(path)
+    found = [(int(row["step"]), int(row.get("epoch", 0))) for row in read]
+    assert found == [(4, 7), (6, 0)] + [(6, 8)] * (not within)

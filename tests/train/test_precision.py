@@ -134,3 +134,29 @@ def test_wrong_names_and_dtypes():
         Precision("bfloat16")
     with pytest.raises(TypeError, match=r"output=None"):
         Precision(output=None)
+
+
+@pytest.mark.parametrize("way", [lambda f: f, lambda f: jit(f, backend="aot_eager"), torch.func.functionalize])
+@pytest.mark.parametrize("copied", [False, True])
+def test_what_a_loss_does_not_write_keeps_every_digit(way, copied):
+    state = {"body": random.normal(KEY, (7,)), "gap": torch.tensor(float("nan")), "mean": random.normal(KEY, (3,))}
+
+    def frozen(params, state, batch, key):
+        new = {name: leaf.clone() for name, leaf in state.items()} if copied else state
+        return (params["w"] * state["body"]).sum(), (new | {"mean": state["mean"] + 1}, {})
+
+    _, (new, _) = way(Precision.named("bfloat16").apply(frozen))({"w": torch.ones(7)}, state, BATCH, KEY)
+    assert torch.equal(new["body"], state["body"])
+    assert new["gap"].isnan()
+    assert torch.equal(new["mean"], (state["mean"].bfloat16() + 1).float())
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_frozen_weights_are_not_rounded_by_steps_in_half_precision(parts):
+    params, frozen = tree.split(PARAMS, "4.*")
+    step = make_step(loss, optim.sgd(0.1), precision="bfloat16", accumulate=parts)
+    ts = before = step.init(params, STATE | frozen, KEY)
+    for _ in range(2):
+        ts, _ = step(ts, BATCH)
+    assert all(torch.equal(ts.state[name], leaf) for name, leaf in frozen.items())
+    assert not torch.equal(ts.params["4.weight"], before.params["4.weight"])

@@ -80,3 +80,19 @@ def test_a_policy_of_ones_own_keeps_parameters_in_half_precision():
     assert {leaf.dtype for leaf in ts.params.values()} == {torch.bfloat16}
     with pytest.raises(ValueError, match=r"Did you mean 'bfloat16'\?"):
         make_step(loss, optim.sgd(0.1), precision="bfloat")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_average_of_half_precision_parameters_moves(compiled):
+    step = make_step(lambda params, *_: (params["w"].sum(), ({}, {})), optim.sgd(0.25), ema=0.999)
+    go = jit(step, donate=0, backend="aot_eager") if compiled else step
+    params = {"w": torch.full((3,), 4.0, dtype=torch.bfloat16)}
+    ts = step.init(tree.map(torch.clone, params), {}, KEY)
+    expected = params["w"].double()
+    for n in range(1, 9):
+        ts, _ = go(ts, None)
+        expected = expected + 0.001 * (4 - 0.25 * n - expected)
+    assert ts.average["w"].dtype == torch.float32
+    assert_close(ts.average["w"].double(), expected, rtol=1e-6, atol=0)
+    assert ts.averaged["w"].dtype == torch.bfloat16
+    assert_close(ts.averaged["w"], ts.average["w"].bfloat16())

@@ -53,6 +53,18 @@ def test_float32_losses_are_not_rounded_and_traced_is_eager():
     assert runs.best_step.tolist() == [0, -1]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_numbers_keep_all_their_digits(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        early = EarlyStopping(patience=5)
+        state = early(early(early.init(), 1 + 2**-40), 1 + 2**-41)
+    finally:
+        torch.set_default_dtype(before)
+    assert (state.best.item(), state.best_step.item()) == (1 + 2**-41, 1)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

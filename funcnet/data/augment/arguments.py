@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Images", "Range", "Size", "bound", "check_images", "filling", "interval", "real", "restored", "share", "sizes",
-    "spread",
+    "Images", "Range", "Size", "bound", "check_images", "exact", "filling", "interval", "real", "restored", "share",
+    "sizes", "spread",
 ]  # fmt: skip
 
 Images = Tensor
@@ -48,6 +48,11 @@ def bound(images: Images) -> float:
 def real(images: Images) -> Tensor:
     """The images in a dtype to compute in: float32, or float64 where they are that."""
     return images if images.dtype == torch.float64 else images.to(torch.float32)
+
+
+def exact(device: torch.device) -> torch.dtype:
+    """The dtype of places and angles: float64, or float32 where a device has no wider."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def restored(computed: Tensor, images: Images) -> Tensor:

@@ -9,6 +9,7 @@ from funcnet.data.augment.arguments import (
     Range,
     Size,
     check_images,
+    exact,
     filling,
     interval,
     real,
@@ -83,9 +84,10 @@ def _weights(start: Tensor, length: Tensor, after: int, before: int, antialias: 
     A triangle about the place that the pixel stands for, one pixel wide to either side, or as wide as a new pixel
     where that is more; what lies outside of the part does not count.
     """
-    step = (length.double() / after)[:, None, None]
-    centre = (torch.arange(after, device=start.device)[:, None] + 0.5) * step + start[:, None, None]
-    pixel = torch.arange(before, device=start.device)
+    step = (length.to(exact(length.device)) / after)[:, None, None]
+    # In the same dtype: integers and a half would be in the default one, which may hold few numbers.
+    centre = (torch.arange(after, device=start.device, dtype=step.dtype)[:, None] + 0.5) * step + start[:, None, None]
+    pixel = torch.arange(before, device=start.device, dtype=step.dtype)
     reach = step.clamp(min=1.0) if antialias else 1.0
     weight = (1 - (pixel + 0.5 - centre).abs() / reach).clamp(min=0)
     within = (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
@@ -115,9 +117,9 @@ def rotate(key: Tensor, images: Images, degrees: float | Range, *, fill: float =
     fill = filling("rotate", "fill", fill, images)
     count, _, height, width = images.shape
     unit = uniforms(image_keys("rotate", key, count), 1).to(images.device)
-    angle = torch.deg2rad(low + (high - low) * unit.double())[:, :, None]
-    y = (torch.arange(height, device=images.device) - (height - 1) / 2)[:, None]
-    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    angle = torch.deg2rad(low + (high - low) * unit.to(exact(unit.device)))[:, :, None]
+    y = (torch.arange(height, device=images.device, dtype=angle.dtype) - (height - 1) / 2)[:, None]
+    x = torch.arange(width, device=images.device, dtype=angle.dtype) - (width - 1) / 2
     rows = angle.sin() * x + angle.cos() * y + (height - 1) / 2
     columns = angle.cos() * x - angle.sin() * y + (width - 1) / 2
     return restored(_between(images, rows, columns, fill), images)
