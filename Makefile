@@ -11,7 +11,9 @@ EXAMPLES_WITH_DATA ?= mnist_mlp learning_rates depths early_stopping multi_task 
 	transfer mnist_gan shakespeare_lstm shakespeare_gpt trashnet_resnet
 BENCH ?= mlp cnn gpt-small lstm overhead overhead-gradient ensemble-64 per-example blocks
 
-.PHONY: demo examples test test-all test-torch lint bench smoke clean
+RESULTS := benchmarks/results
+
+.PHONY: demo examples test test-all test-torch lint bench results smoke clean
 
 demo: $(VENV)/.demo
 	$(BIN)/funcnet demo
@@ -48,6 +50,19 @@ examples: $(VENV)/.dev
 # Ten minutes on two cores; exit status 1 where a target is missed.
 bench: $(VENV)/.dev
 	$(BIN)/funcnet bench $(BENCH) --targets --out build/bench.json --markdown build/bench.md --plot build/bench.png
+
+# Every figure of the pages anew, from all subjects of each file: hours on two cores, beside no other work.
+results: $(VENV)/.dev
+	$(BIN)/funcnet bench mlp cnn gpt-small lstm overhead overhead-gradient ensemble-64 per-example blocks vit-tiny dlrm \
+		resnet18 mlp-inference cnn-inference gpt-small-inference lstm-inference --out $(RESULTS)/bench-cpu.json
+	$(BIN)/funcnet bench hvp epoch uniform normal ensemble-1 ensemble-4 ensemble-16 ensemble-256 dlrm-inference \
+		resnet18-inference vit-tiny-inference resnet50-inference --out $(RESULTS)/bench-cpu-more.json
+	$(BIN)/funcnet bench gpt gpt-inference --ways module --ways 'module, fused' --ways 'module compiled*' \
+		--ways 'funcnet*' --ways jax --out $(RESULTS)/bench-cpu-gpt.json
+	$(BIN)/funcnet bench resnet50 --out $(RESULTS)/bench-cpu-resnet50.json
+	$(BIN)/funcnet bench thousand-parameters --ways module --ways 'module, f*' --ways funcnet \
+		--ways 'funcnet, donating' --out $(RESULTS)/bench-cpu-thousand.json
+	$(BIN)/python benchmarks/tables.py
 
 # Whether every way runs, and gives the losses of the others.
 smoke: $(VENV)/.dev

@@ -106,7 +106,7 @@ def main() -> None:
         timings = compare(
             {"eager": partial(eager, *given), "compiled": partial(compiled, *given)}, rounds=args.rounds, block=2
         )
-        ratio, low, high = timings["compiled"].over(timings["eager"])
+        ratio, low, high, _ = timings["compiled"].over(timings["eager"])
         table.add_row(
             str(length),
             f"{seconds['scan']:.1f}",

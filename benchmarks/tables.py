@@ -1,6 +1,8 @@
 """Writes the tables of README.md and docs/performance.md anew from `benchmarks/results/bench-*.json`.
 
-make bench && cp build/bench.json benchmarks/results/bench-cpu.json && python benchmarks/tables.py
+python benchmarks/tables.py
+
+A table holds what its file holds: run all subjects of a file again, as `make results` does, and not some of them.
 """
 
 import re

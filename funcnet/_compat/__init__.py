@@ -10,6 +10,7 @@ from funcnet._compat.allocations import record_allocations as record_allocations
 from funcnet._compat.attention import batch_attention as batch_attention
 from funcnet._compat.attention import is_fused_attention as is_fused_attention
 from funcnet._compat.compiler import compile_graph as compile_graph
+from funcnet._compat.compiler import compiler_cache as compiler_cache
 from funcnet._compat.compiler import cpp_compiler_problem as cpp_compiler_problem
 from funcnet._compat.compiler import empty_compiler_cache as empty_compiler_cache
 from funcnet._compat.compiler import is_data_dependent as is_data_dependent

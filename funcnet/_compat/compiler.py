@@ -1,7 +1,9 @@
 """Tracing a function into a graph, and compiling the graph."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import RLock
 from typing import Any, cast
 
@@ -150,6 +152,15 @@ def empty_compiler_cache() -> Iterator[None]:
     from torch._inductor.utils import fresh_cache  # seconds of import
 
     with fresh_cache():
+        yield
+
+
+@contextmanager
+def compiler_cache(folder: Path) -> Iterator[None]:
+    """A context in which Inductor finds in its caches what a folder holds, and adds to it. Checked on 2.15.0."""
+    with empty_compiler_cache():  # which names its own folder in these variables, and puts back what was there
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+        os.environ["TRITON_CACHE_DIR"] = str(folder / "triton")
         yield
 
 

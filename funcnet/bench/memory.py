@@ -26,12 +26,12 @@ def peak_of(call: Callable[[], Any], device: torch.device | str = "cpu") -> int 
     """
     gc.collect()
     if torch.device(device).type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
         call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
     if sys.platform != "linux":
         return None
     ctypes.CDLL(None).malloc_trim(0)
@@ -45,14 +45,15 @@ def peak_of(call: Callable[[], Any], device: torch.device | str = "cpu") -> int 
 
 
 def free(device: torch.device | str = "cpu") -> int | None:
-    """The bytes that may still be had; None where that cannot be told.
+    """The bytes that may still be had, on a GPU with those that torch keeps unused; None where that cannot be told.
 
     >>> found = free()
     >>> found is None or found > 2**20
     True
     """
     if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
     try:
         lines = _MACHINE.read_text().splitlines()
     except OSError:

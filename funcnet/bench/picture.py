@@ -31,6 +31,8 @@ def draw(report: Report, path: Path) -> None:
         axes.set_title(result.name, loc="left", fontsize=10)
         axes.set_xlim(0, _WIDEST + 0.3)  # what is wider is cut, and has its figure
         axes.tick_params(labelsize=8)
-    panels[-1].set_xlabel("time over that of the fastest reference (95 % intervals)")
+    panels[-1].set_xlabel(
+        "time over that of the fastest reference (95 % intervals; of fewer than six rounds, their range)"
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -3,6 +3,9 @@
 import gc
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,13 +17,14 @@ from funcnet.bench.clock import timer
 from funcnet.bench.memory import free, peak_of
 from funcnet.bench.result import Cell, Result
 from funcnet.bench.subject import Running, Subject, Way
-from funcnet.bench.timing import compare
+from funcnet.bench.timing import FEWEST, compare
 from funcnet.counts.table import scaled
 
-__all__ = ["race"]
+__all__ = ["race", "reason"]
 
 _WARMUP = 10  # steps, whose results are compared as well
-_LONGEST, _LEAST = 240.0, 5  # seconds that the rounds of a subject take, unless this few take longer
+# Seconds that the rounds of a subject take, unless this few take longer: fewer give no interval of 95 %.
+_LONGEST, _LEAST = 240.0, FEWEST
 
 
 def race(
@@ -35,22 +39,34 @@ def race(
 
     Args:
         subject: the work and its ways. What fails is left out, with the reason in its cell.
-        rounds: how many rounds, fewer (but 5) where steps are so long that they would take more than four minutes; 0
+        rounds: how many rounds, fewer (but 6) where steps are so long that they would take more than four minutes; 0
             compares what the ways return and times nothing.
         seconds: about how long a way runs in a round.
-        cold: whether compiled ways are started twice, with empty caches first, to measure what compiling costs.
+        cold: whether compiled ways are started twice, with empty caches first, to measure what compiling costs. No
+            other way is at work at a first start, and each is over before the next, so that it costs no memory.
         told: is called with what is done next.
     """
-    cells: dict[str, Cell] = {}
+    if subject.device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()  # jax has an allocator of its own, for which nothing was left
+    cells = {name: Cell(way.compiled, absent=way.absent) for name, way in subject.ways.items()}
     running: dict[str, Running] = {}
     results: dict[str, list[Any]] = {}
-    for name, way in subject.ways.items():
-        told(f"{subject.name}: {name} starts")
-        cell = cells[name] = Cell(way.compiled, absent=way.absent or _lacking(subject, len(running)))
-        if cell.absent is None:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as root:  # what is loaded cannot be removed on every system
+        folders = {name: Path(root, str(i)) for i, name in enumerate(subject.ways)} if cold else {}
+        if cold:
+            _started_cold(subject, cells, folders, told)
+        for name, way in subject.ways.items():
+            cell = cells[name]
+            cell.absent = cell.absent or _lacking(subject, len(running))
+            if cell.absent or cell.failure:
+                continue
+            told(f"{subject.name}: {name} starts")
             try:
-                running[name] = _started(way, cell, cold and way.compiled)
-                results[name] = _warmed(running[name], cell)
+                with _cache(way, folders.get(name)):
+                    running[name] = way.make()
+                    cell.cached = _seconds(running[name].finish)
+                    results[name] = _warmed(running[name], cell)
             except Exception as error:  # whatever the way raises belongs in its cell
                 _drop(name, error, cells, running)
     _agree(subject, results, cells)
@@ -58,10 +74,10 @@ def race(
         del running[name]
     if rounds:
         told(f"{subject.name}: rounds")
-        _timed(running, cells, rounds, seconds)
+        _timed(running, cells, rounds, seconds, subject.device)
     for name, one in list(running.items()) if rounds else ():
         try:
-            taken = peak_of(one.step, subject.device)
+            taken = peak_of(one.finish, subject.device) if one.taken is None else one.taken()
             cells[name].peak = None if taken is None else taken + one.held()
         except Exception as error:
             _drop(name, error, cells, running)
@@ -78,20 +94,35 @@ def _lacking(subject: Subject, beside: int) -> str | None:
     return f"{text} beside {beside} at work: choose fewer (--ways)" if beside else text
 
 
-def _started(way: Way, cell: Cell, cold: bool) -> Running:
-    """The way after its first step."""
-    if not cold:
-        running = way.make()
-        cell.cached = _seconds(running.step)
-        return running
-    with _compat.empty_compiler_cache():
+def _started_cold(
+    subject: Subject, cells: dict[str, Cell], folders: dict[str, Path], told: Callable[[str], None]
+) -> None:
+    """Start each compiled way with caches of its own, which are empty, and leave them to its second start.
+
+    All of them before any is at work: a reset takes their code from the functions of torch.compile that run, and their
+    memory from CUDA graphs.
+    """
+    compiled = {name: way for name, way in subject.ways.items() if way.compiled}
+    for name, way in compiled.items():
+        cell = cells[name]
+        cell.absent = cell.absent or _lacking(subject, 0)
+        if cell.absent:
+            continue
+        told(f"{subject.name}: {name} compiles")
         torch.compiler.reset()  # else a module would take over the graph of another of its kind
-        cell.cold = _seconds(way.make().step)
+        try:
+            with _cache(way, folders[name]):
+                cell.cold = _seconds(way.make().finish)
+        except Exception as error:
+            _drop(name, error, cells, {})
         gc.collect()
+    if compiled:
         torch.compiler.reset()
-        running = way.make()
-        cell.cached = _seconds(running.step)
-    return running
+
+
+def _cache(way: Way, folder: Path | None) -> AbstractContextManager[None]:
+    """The context of a way's compiler: its own folder, or that of every day."""
+    return nullcontext() if folder is None or not way.compiled else _compat.compiler_cache(folder)
 
 
 def _warmed(running: Running, cell: Cell) -> list[Any]:
@@ -99,7 +130,7 @@ def _warmed(running: Running, cell: Cell) -> list[Any]:
     results = []
     for _ in range(_WARMUP):
         start = timer()
-        result = running.step()
+        result = running.finish()
         cell.warmup.append(timer() - start)
         results.append(np.concatenate([_numbers(leaf) for leaf in tree.leaves(result)]))
     return results
@@ -123,7 +154,9 @@ def _agree(subject: Subject, results: dict[str, list[Any]], cells: dict[str, Cel
                 break
 
 
-def _timed(running: dict[str, Running], cells: dict[str, Cell], rounds: int, seconds: float) -> None:
+def _timed(
+    running: dict[str, Running], cells: dict[str, Cell], rounds: int, seconds: float, device: torch.device
+) -> None:
     blocks = {name: max(min(int(seconds / min(cells[name].warmup)), 1000), 1) for name in running}
     turn = sum((blocks[name] + 1) * min(cells[name].warmup) for name in running)
     rounds = min(rounds, max(int(_LONGEST / turn), _LEAST)) if running else rounds
@@ -140,8 +173,10 @@ def _timed(running: dict[str, Running], cells: dict[str, Cell], rounds: int, sec
         return call
 
     while running:
+        steps = {name: named(name, one.step) for name, one in running.items()}
+        waits = {name: named(name, one.wait) for name, one in running.items()}
         try:
-            timings = compare({n: named(n, r.step) for n, r in running.items()}, rounds=rounds, block=blocks)
+            timings = compare(steps, rounds=rounds, block=blocks, waits=waits, device=device)
         except Exception as error:  # one that ran ten times and then did not: the others go on
             if not failed:
                 raise
@@ -154,8 +189,13 @@ def _timed(running: dict[str, Running], cells: dict[str, Cell], rounds: int, sec
 
 def _drop(name: str, error: Exception, cells: dict[str, Cell], running: dict[str, Running]) -> None:
     running.pop(name, None)
+    cells[name].failure = reason(error)
+
+
+def reason(error: Exception) -> str:
+    """An error in one line."""
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    cells[name].failure = f"{type(error).__name__}: {lines[0] if lines else 'without a word'}"[:300]
+    return f"{type(error).__name__}: {lines[0] if lines else 'without a word'}"[:300]
 
 
 def _seconds(step: Callable[[], Any]) -> float:

@@ -53,6 +53,8 @@ class Result:
     reference: list[str]
     cells: dict[str, Cell]
     flops: int | None = None
+    failure: str | None = None
+    """Why there are no cells: the subject could not be built."""
 
     def ran(self, *names: str) -> list[str]:
         """Those of some ways (default: all) that were timed, the fastest first."""
@@ -78,8 +80,11 @@ class Report:
 
     @property
     def failures(self) -> list[str]:
-        """Each way that failed, with the reason."""
-        return [f"{r.name}, {way}: {c.failure}" for r in self.results for way, c in r.cells.items() if c.failure]
+        """Each subject that could not be built and each way that failed, with the reason."""
+        unbuilt = [f"{result.name}: {result.failure}" for result in self.results if result.failure]
+        return unbuilt + [
+            f"{r.name}, {way}: {c.failure}" for r in self.results for way, c in r.cells.items() if c.failure
+        ]
 
     @property
     def absences(self) -> list[str]:

@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from funcnet.bench import tables, targets
 from funcnet.bench.changes import changes
 from funcnet.bench.environment import environment
 from funcnet.bench.limits import limits
-from funcnet.bench.race import race
+from funcnet.bench.race import race, reason
 from funcnet.bench.result import Report, ReportError, Result
 from funcnet.bench.subject import Setting, Subject
+from funcnet.control import scan
 from funcnet.jit import jit
 from funcnet.shell import ABSENT, FAILED, add_command, add_json, positive, show, stop
 
@@ -36,8 +39,8 @@ def add_parser(commands: Any) -> None:
         "bench",
         help="time a training step compiled and eager, against torch.nn and jax",
         description="Runs workloads in several ways, in turns, in one run. Exit status 1 if a way fails, disagrees "
-        "with the others or misses a target that --targets asks for; 2 if there is nothing to run; 3 if a way cannot "
-        "be run on this machine.",
+        "with the others or misses a target that --targets asks for, or if a workload cannot be built; 2 if there is "
+        "nothing to run; 3 if a way cannot be run on this machine.",
         examples=[
             "bench mlp cnn --out report.json --plot report.png",
             "bench mlp --ways 'funcnet*' --compare report.json",
@@ -64,29 +67,38 @@ def add_parser(commands: Any) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     """Race, print, write; the exit status says what went wrong."""
-    from funcnet.bench.subjects import SUBJECTS, subject  # every workload, wanted only here
+    from funcnet.bench.subjects import SUBJECTS, maker, subject  # every workload, wanted only here
 
     if arguments.list:
         show(list(SUBJECTS)) if arguments.json else print("\n".join(SUBJECTS))
         return 0
-    autocast = _DTYPES.get(arguments.autocast)
+    if arguments.plot and find_spec("matplotlib") is None:
+        return stop("--plot needs matplotlib: pip install 'funcnet[demo]'.")
+    names = arguments.what or list(_USUAL)
     try:
         device = _device(arguments.device)
-        setting = Setting(device, autocast, arguments.smoke)
+        setting = Setting(device, _DTYPES.get(arguments.autocast), arguments.smoke)
         older = Report.load(arguments.compare) if arguments.compare else None
-        chosen = [_chosen(subject(name, setting), arguments.ways) for name in arguments.what or _USUAL]
+        for name in names:
+            maker(name)
     except (specs.SpecError, ReportError) as error:
         return stop(str(error))
     console = Console(width=None if sys.stdout.isatty() else 160, quiet=arguments.json)
-    report = Report(environment(device), limits(device, autocast or torch.float32), [])
+    run = _asked(names, arguments)
+    report = Report({}, limits(device, setting.autocast or torch.float32), [])
+    # Each is built when its turn has come: the batches of all would lie in memory for the whole run.
+    makers = {name: lambda name=name: _chosen(subject(name, setting), arguments.ways) for name in names}
     try:
-        for result in _raced(chosen, arguments):
+        for result in _raced(makers, arguments, device):
             report.results.append(result)
+            report.environment = {**environment(device), "run": run}  # jax tells of itself once it has been used
             if arguments.out:
                 report.save(arguments.out)  # each time: a run may take an hour, and be cut short
-            if not arguments.smoke:
+            if not (arguments.smoke or result.failure):
                 console.print(tables.table(result, report.limits), "")
         _write(report, arguments)
+    except specs.SpecError as error:
+        return stop(str(error))
     except OSError as error:
         return stop(f"cannot write to {error.filename!r}: {error.strerror or error}.")
     if older is not None:
@@ -97,23 +109,43 @@ def _run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _raced(subjects: Iterable[Subject], arguments: argparse.Namespace) -> Iterable[Result]:
+def _asked(names: list[str], arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was asked for on the command line, and when."""
+    kept = ("ways", "rounds", "seconds", "warm", "smoke", "device", "autocast")
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"date": date, "what": names, **{name: getattr(arguments, name) for name in kept}}
+
+
+def _raced(
+    makers: Mapping[str, Callable[[], Subject]], arguments: argparse.Namespace, device: torch.device
+) -> Iterator[Result]:
     with Console(stderr=True).status("imports") as status, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".torch.jit.script", FutureWarning)  # torch's own, under forward mode
-        if not (arguments.warm or arguments.smoke):
-            _compile_once()
-        for one in subjects:
-            rounds = 0 if arguments.smoke else arguments.rounds
-            cold = not (arguments.warm or arguments.smoke)
+        cold, rounds = not (arguments.warm or arguments.smoke), 0 if arguments.smoke else arguments.rounds
+        begun = warmed = False
+        for name, make in makers.items():
+            status.update(f"{name}: is built")
+            try:
+                one = make()
+            except Exception as error:
+                if isinstance(error, specs.SpecError) and not begun:  # nothing has run that would be lost
+                    raise
+                begun = True
+                yield Result(name, 1, "step", {}, [], {}, failure=reason(error))
+                continue
+            if cold and not warmed:
+                _compile_once(device)
+            begun = warmed = True
             yield race(one, rounds=rounds, seconds=arguments.seconds, cold=cold, told=status.update)
+            del one  # with its model and batch, before the next is built
 
 
-def _compile_once() -> None:
+def _compile_once(device: torch.device) -> None:
     """Compile something small: the first to compile in a process pays for imports and the compiler's own headers."""
-    x = random.normal(random.key(0), (8, 8)).requires_grad_()
+    x = random.normal(random.key(0), (8, 8)).to(device).requires_grad_()
     with contextlib.suppress(Exception):  # without a compiler every compiled way will say so
         torch.compile(lambda x: (x @ x).tanh().sum())(x).backward()
-        jit(lambda x: x.tanh().sum())(x.detach())
+        jit(lambda x: scan(lambda total, row: (total + row.tanh(), None), x[0], x)[0].sum())(x.detach())
 
 
 def _device(text: str) -> torch.device:
@@ -123,8 +155,12 @@ def _device(text: str) -> torch.device:
         raise specs.SpecError(f"{text!r} is no device. Write cpu or cuda.") from None
     if device.type not in ("cpu", "cuda"):
         raise specs.SpecError(f"the bench runs on cpu and cuda, not on {text!r}.")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise specs.SpecError("there is no CUDA device on this machine. Write --device cpu.")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise specs.SpecError("there is no CUDA device on this machine. Write --device cpu.")
+        if (device.index or 0) >= (count := torch.cuda.device_count()):
+            raise specs.SpecError(f"there is no {text!r}: this machine has {count} CUDA devices, from cuda:0 on.")
+        torch.cuda.set_device(device)  # what asks for "cuda", or for the current device, means this one
     return device
 
 

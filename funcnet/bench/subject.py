@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import tree
 
-__all__ = ["Running", "Setting", "Subject", "Way", "bytes_of"]
+__all__ = ["Running", "Setting", "Subject", "Way", "bytes_of", "unseen"]
 
 
 class Setting(NamedTuple):
@@ -29,6 +29,17 @@ class Running(NamedTuple):
     """One step on the way's own state; returns what all ways must agree about, such as the loss."""
     held: Callable[[], int]
     """The bytes that are kept from one step to the next."""
+    wait: Callable[[], object] = lambda: None
+    """Returns once what steps have begun is done, where that is not torch's work, for which the clock waits itself."""
+    taken: Callable[[], int | None] | None = None
+    """The bytes that a step takes beyond those held, None if nobody can tell; for a step whose memory torch's allocator
+    or the process does not show."""
+
+    def finish(self) -> Any:
+        """A step, and the end of its work."""
+        result = self.step()
+        self.wait()
+        return result
 
 
 @dataclass(frozen=True)
@@ -75,3 +86,12 @@ def bytes_of(*trees: Any) -> int:
     """
     leaves = {id(leaf): leaf for leaf in tree.leaves(trees)}.values()
     return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor) or hasattr(leaf, "nbytes"))
+
+
+def unseen(mode: str | None) -> Callable[[], int | None] | None:
+    """`Running.taken` for a mode of torch.compile: CUDA graphs work in a pool taken once, which no step shows.
+
+    >>> unseen("default") is None, unseen("reduce-overhead")() is None
+    (True, True)
+    """
+    return None if mode in (None, "default") else lambda: None

@@ -26,7 +26,8 @@ _COLUMNS = (
 def table(result: Result, limits: Limits) -> Table:
     """One subject, a row for each way; a way that did not run has its reason there."""
     drawn = Table(title=title(result), title_justify="left", box=None, header_style="bold")
-    drawn.add_column(_COLUMNS[0], min_width=max(map(len, result.cells)), max_width=48)  # a reason is longer than a name
+    widest = max(map(len, result.cells), default=0)
+    drawn.add_column(_COLUMNS[0], min_width=widest, max_width=48)  # a reason is longer than a name
     for column in _COLUMNS[1:]:
         drawn.add_column(column, justify="right")
     for name, cell in result.cells.items():
@@ -39,7 +40,7 @@ def title(result: Result) -> str:
     """The subject and its sizes."""
     settings = ", ".join(f"{name} {value}" for name, value in result.settings.items())
     work = f"{result.flops / 1e9:.3g} GFLOP a step" if result.flops else ""
-    return "; ".join(filter(None, (result.name, settings, work)))
+    return "; ".join(filter(None, (result.name, settings, work, result.failure)))
 
 
 def markdown(report: Report) -> str:
@@ -52,6 +53,10 @@ def _lines(report: Report) -> Iterator[str]:
     packages = ", ".join(f"{name} {version}" for name, version in around["packages"].items())
     yield f"{around['machine']}, {around['threads']} threads, {around['device']};"
     yield f"Python {around['python']}, {packages}."
+    if around.get("gpu"):  # an older report has none of these
+        yield f"{', '.join(f'{name} {value}' for name, value in around['gpu'].items())}."
+    if around.get("run"):
+        yield f"{around['run']['date'][:10]}, autocast to {around['run']['autocast'] or 'nothing'}."
     yield f"A matrix product reaches {limits.flops / 1e9:.0f} GFLOP/s, and a copy {limits.bandwidth / 1e9:.1f} GB/s."
     for result in report.results:
         yield from ("", f"**{title(result)}**", "")
@@ -85,12 +90,14 @@ def _row(result: Result, name: str, cell: Cell, limits: Limits) -> tuple[str, ..
 
 def _pays(result: Result, cell: Cell) -> str:
     """After how many steps compiling has paid, against the fastest reference that needs none."""
-    plain = [name for name in result.reference if not result.cells[name].compiled]
-    fastest = result.ran(*plain)
-    if cell.compile_seconds is None or cell.timing is None or not fastest:
+    plain = [name for name in result.reference if name in result.cells and not result.cells[name].compiled]
+    fastest = result.ran(*plain) if plain else []
+    other = result.cells[fastest[0]].timing if fastest else None
+    if cell.compile_seconds is None or cell.timing is None or other is None:
         return ""
-    other = result.cells[fastest[0]].timing
-    saved = other.median - cell.timing.median if other is not None else 0.0
+    ratio, saved = cell.timing.over(other), other.median - cell.timing.median
+    if ratio.low <= 1 <= ratio.high:
+        return "unsure"
     return f"{cell.compile_seconds / saved:,.0f} steps" if saved > 0 else "never"
 
 

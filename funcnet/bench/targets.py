@@ -6,20 +6,29 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from funcnet.bench.limits import Limits
 from funcnet.bench.result import Report, Result
+from funcnet.bench.timing import Ratio
 
-__all__ = ["TARGETS", "Reached", "Target", "markdown", "reached", "table"]
+__all__ = ["GPU_TARGETS", "TARGETS", "Reached", "Target", "markdown", "reached", "table"]
 
 _COMPILED = ("funcnet compiled, donating",)
 _MODULE = ("module", "module, foreach", "module, fused", "module compiled, fused", "module compiled")
 _EAGER = _MODULE[:3]
-
+# On a GPU both sides have CUDA graphs, and we the faster of two.
+_GRAPHS = ("funcnet compiled, graphs", *_COMPILED)
+_MODULE_GRAPHS = (*_MODULE, "module compiled, graphs", "module compiled, max-autotune")
+_FORWARD_GRAPHS = ("funcnet compiled, graphs", "funcnet compiled")
 
 _COLUMNS = ("ratio", "mean", "target", "worst", "at most", "of")
 
 
+def _is_forward(name: str) -> bool:
+    return name.endswith("-inference")
+
+
 class Target(NamedTuple):
-    """An upper bound of the ratio of two quantities, as a geometric mean over subjects and for each of them."""
+    """A bound of the ratio of two quantities, as a geometric mean over subjects and for each of them."""
 
     title: str
     ours: tuple[str, ...]
@@ -27,8 +36,15 @@ class Target(NamedTuple):
     mean: float
     worst: float | None = None
     quantity: str = "time"
-    """`time`, `cold`, `cached` (seconds of the first step) or `peak` (bytes); the least of several ways counts."""
-    subjects: Callable[[str], bool] = lambda name: not name.endswith("-inference")
+    """`time`, `cold`, `cached` (seconds of the first step) or `peak` (bytes): the least of several ways counts, and the
+    bounds are upper ones. `share`: the FLOPs a second of the fastest of our ways over those of a matrix product, for
+    which the bounds are lower ones."""
+    subjects: Callable[[str], bool] = lambda name: not _is_forward(name)
+
+    @property
+    def least(self) -> bool:
+        """Whether more is better."""
+        return self.quantity == "share"
 
 
 class Reached(NamedTuple):
@@ -36,6 +52,8 @@ class Reached(NamedTuple):
 
     target: Target
     ratios: dict[str, float]
+    timed: dict[str, Ratio]
+    """Those that are of times, with their intervals."""
 
     @property
     def mean(self) -> float:
@@ -44,14 +62,16 @@ class Reached(NamedTuple):
 
     @property
     def worst(self) -> tuple[str, float]:
-        """The subject with the largest ratio."""
-        return max(self.ratios.items(), key=lambda item: item[1])
+        """The subject with the largest ratio, of shares with the smallest."""
+        return (min if self.target.least else max)(self.ratios.items(), key=lambda item: item[1])
 
     @property
     def met(self) -> bool:
         """Whether mean and worst are within bounds."""
-        worst = self.target.worst
-        return self.mean <= self.target.mean and (worst is None or self.worst[1] <= worst)
+        bounds = [(self.mean, self.target.mean), (self.worst[1], self.target.worst)]
+        return all(
+            bound is None or (value >= bound if self.target.least else value <= bound) for value, bound in bounds
+        )
 
 
 TARGETS = (
@@ -68,7 +88,7 @@ TARGETS = (
         ("module", "module compiled"),
         0.92,
         1.02,
-        subjects=lambda name: name.endswith("-inference"),
+        subjects=_is_forward,
     ),
     Target("model(params, state, x) / module(x), 100 tiny layers", ("model",), ("module",), 1.3),
     Target("its gradient / backward()", ("gradient",), ("backward",), 1.2),
@@ -84,12 +104,38 @@ TARGETS = (
     ),
     Target("gradients of each example / Opacus", ("per_example_grad, compiled",), ("Opacus",), 0.7),
 )
+"""Those of a report from a CPU."""
+
+GPU_TARGETS = (
+    Target("compiled step / torch's fastest", _GRAPHS, _MODULE_GRAPHS, 0.95),
+    Target("compiled step / jax", _GRAPHS, ("jax",), 0.85),
+    Target("compiled forward / torch's fastest", _FORWARD_GRAPHS, _MODULE_GRAPHS, 0.95, subjects=_is_forward),
+    Target("compiled forward / jax", _FORWARD_GRAPHS, ("jax",), 0.85, subjects=_is_forward),
+    Target(
+        "compiled step of a small net / nn.Module, its best optimizer",
+        _GRAPHS,
+        _EAGER,
+        1 / 3,
+        1 / 3,
+        subjects=lambda name: name in ("mlp", "cnn", "lstm"),
+    ),
+    Target(
+        "FLOPs of GPT-2's step / of a matrix product", _GRAPHS, (), 0.5, quantity="share", subjects=lambda n: n == "gpt"
+    ),
+)
+"""Those of a report from a GPU."""
 
 
 def reached(report: Report) -> list[Reached]:
-    """The ratios of a report for every target that it says something about."""
-    found = [Reached(target, _ratios(target, report)) for target in TARGETS]
-    return [one for one in found if one.ratios]
+    """The ratios of a report for every target of its kind of device that it says something about."""
+    targets = TARGETS if report.environment.get("device", "cpu").startswith("cpu") else GPU_TARGETS
+    found = []
+    for target in targets:
+        results = [result for result in report.results if target.subjects(result.name)]
+        timed = _timed(target, results) if target.quantity == "time" else {}
+        ratios = {name: ratio.value for name, ratio in timed.items()} or _ratios(target, results, report.limits)
+        found += [Reached(target, ratios, timed)] if ratios else []
+    return found
 
 
 def table(found: list[Reached]) -> Table:
@@ -113,27 +159,30 @@ def markdown(found: list[Reached]) -> str:
 
 def _row(one: Reached) -> tuple[str, ...]:
     name, worst = one.worst
-    bound = "" if one.target.worst is None else f"{one.target.worst:.2f}"
-    return (
-        one.target.title,
-        f"{one.mean:.2f}",
-        f"{one.target.mean:.2f}",
-        f"{worst:.2f} ({name})",
-        bound,
-        str(len(one.ratios)),
-    )
+    interval = f", {one.timed[name].interval}" if name in one.timed else ""
+    least = "at least " if one.target.least else ""
+    bounds = ("" if bound is None else f"{least}{bound:.2f}" for bound in (one.target.mean, one.target.worst))
+    mean, bound = bounds
+    return one.target.title, f"{one.mean:.2f}", mean, f"{worst:.2f} ({name}{interval})", bound, str(len(one.ratios))
 
 
-def _ratios(target: Target, report: Report) -> dict[str, float]:
+def _timed(target: Target, results: list[Result]) -> dict[str, Ratio]:
+    fastest = {result.name: (result, ours[0]) for result in results if (ours := result.ran(*target.ours))}
+    found = {name: result.over(way, *target.theirs) for name, (result, way) in fastest.items()}
+    return {name: ratio for name, ratio in found.items() if ratio is not None}
+
+
+def _ratios(target: Target, results: list[Result], limits: Limits) -> dict[str, float]:
     ratios = {}
-    for result in filter(lambda result: target.subjects(result.name), report.results):
-        if target.quantity == "time":
+    for result in results:
+        if target.quantity == "share":
             ours = result.ran(*target.ours)
-            ratio = result.over(ours[0], *target.theirs) if ours else None
-            if ratio is not None:
-                ratios[result.name] = ratio.value
-        elif (ours_least := _least(result, target.ours, target.quantity)) and (
-            theirs_least := _least(result, target.theirs, target.quantity)
+            timing = result.cells[ours[0]].timing if ours else None
+            if timing is not None and result.flops:
+                ratios[result.name] = result.flops / timing.median / limits.flops
+        elif target.quantity != "time" and (
+            (ours_least := _least(result, target.ours, target.quantity))
+            and (theirs_least := _least(result, target.theirs, target.quantity))
         ):
             ratios[result.name] = ours_least / theirs_least
     return ratios

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import comb
+from random import Random
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
@@ -11,7 +12,10 @@ from torch import Tensor
 from funcnet import tree
 from funcnet.bench.clock import timer
 
-__all__ = ["Ratio", "Timing", "compare"]
+__all__ = ["FEWEST", "Ratio", "Timing", "compare"]
+
+FEWEST = 6
+"""The rounds from which an interval between order statistics holds the median in 95 of 100 runs."""
 
 
 class Ratio(NamedTuple):
@@ -20,12 +24,19 @@ class Ratio(NamedTuple):
     value: float
     """The median over rounds."""
     low: float
-    """The lower end of a confidence interval of that median, of 95 % where there are at least six rounds."""
+    """The lower end of its 95 % confidence interval; of fewer than six rounds, which have none, the least ratio."""
     high: float
+    rounds: int
+
+    @property
+    def interval(self) -> str:
+        """As `0.90 to 0.95`; where it is no interval of 95 %, `0.90 to 0.95 in 5 rounds`."""
+        few = "" if self.rounds >= FEWEST else f" in {self.rounds} rounds"
+        return f"{self.low:.2f} to {self.high:.2f}{few}"
 
     def __str__(self) -> str:
         """As `0.92 (0.90 to 0.95)`."""
-        return f"{self.value:.2f} ({self.low:.2f} to {self.high:.2f})"
+        return f"{self.value:.2f} ({self.interval})"
 
 
 class Timing(NamedTuple):
@@ -48,7 +59,7 @@ class Timing(NamedTuple):
         """
         ratios = sorted(mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True))
         outside = _outside(len(ratios))
-        return Ratio(median(ratios), ratios[outside], ratios[-1 - outside])
+        return Ratio(median(ratios), ratios[outside], ratios[-1 - outside], len(ratios))
 
 
 def compare(
@@ -58,12 +69,15 @@ def compare(
     carry: bool = False,
     rounds: int = 20,
     block: int | Mapping[str, int] = 10,
+    waits: Mapping[str, Callable[[], object]] | None = None,
+    device: torch.device | str | None = None,
 ) -> dict[str, Timing]:
     """Time functions against each other.
 
     In each round every function runs `block` times in a row, after one call that is not counted (it finds the caches
-    full of its neighbour's data, which no training loop does). Rounds alternate, so that a slow minute of the machine
-    falls on all alike. Calls on a GPU are timed by CUDA's own events, a block at a time; others one by one.
+    full of its neighbour's data, which no training loop does). A slow minute of the machine falls on all alike. Each
+    round has another order, from a fixed seed, so that none always follows the same. Calls on a GPU are timed by CUDA's
+    own events, a block at a time; others one by one.
 
     Args:
         functions: what to time, by name.
@@ -72,6 +86,9 @@ def compare(
             `(ts, batch) -> (ts, metrics)` do. What donates its first argument needs it.
         rounds: how many rounds; ratios have as many samples.
         block: calls a round, of all or of each by name.
+        waits: by name, what returns once the calls of a function are done, where torch cannot know. It is part of what
+            is timed: after each call, on a GPU after a block.
+        device: where the work is done; by default on the GPU if one of `args` is there.
 
     Raises:
         ValueError: there is no function, no round or no call.
@@ -84,18 +101,33 @@ def compare(
     for name, number in (("functions", len(functions)), ("rounds", rounds), ("block", min(blocks.values(), default=1))):
         if number < 1:
             raise ValueError(f"compare needs at least one of {name}, and was given {number}.")
-    calls = {name: _Calls(function, args, carry) for name, function in functions.items()}
+    tensors = [leaf for leaf in tree.leaves(list(args)) if isinstance(leaf, Tensor)]
+    on_gpu = any(leaf.is_cuda for leaf in tensors) if device is None else torch.device(device).type == "cuda"
+    waits = waits or {}
+    calls = {
+        name: _Calls(function, args, carry, waits.get(name, lambda: None), on_gpu)
+        for name, function in functions.items()
+    }
+    order, shuffle = list(calls), Random(0).shuffle
     for _ in range(rounds):
-        for name, one in calls.items():
-            one.round(blocks[name])
+        shuffle(order)
+        for name in order:
+            calls[name].round(blocks[name])
     return {name: one.timing() for name, one in calls.items()}
 
 
 class _Calls:
     """The calls of one function."""
 
-    def __init__(self, function: Callable[..., Any], args: Sequence[Any], carry: bool) -> None:
-        self._function = function
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: Sequence[Any],
+        carry: bool,
+        wait: Callable[[], object],
+        on_gpu: bool,
+    ) -> None:
+        self._function, self._wait, self._on_gpu = function, wait, on_gpu
         self._args = [tree.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, arg) for arg in args]
         self._carry = carry
         self._seconds: list[float] = []
@@ -110,15 +142,17 @@ class _Calls:
     def round(self, block: int) -> None:
         start = timer()
         self._call()
+        self._wait()
         end = timer()
         self._first = self._first or end - start
-        if _on_gpu():
+        if self._on_gpu:
             seconds = [self._by_events(block)]
         else:
             seconds = []
             for _ in range(block):
                 start = timer()
                 self._call()
+                self._wait()
                 seconds.append(timer() - start)
         self._seconds += seconds
         self._rounds.append(median(seconds))
@@ -128,6 +162,7 @@ class _Calls:
         start.record()
         for _ in range(block):
             self._call()
+        self._wait()
         end.record()
         end.synchronize()
         milliseconds: float = start.elapsed_time(end)
@@ -144,7 +179,3 @@ def _outside(count: int) -> int:
     while (tail := tail + comb(count, below) / 2**count) <= 0.025:
         below += 1
     return max(below - 1, 0)
-
-
-def _on_gpu() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's own

@@ -1,13 +1,15 @@
 """A race on ways whose faults are known: what fails is told in its cell, and the others go on."""
 
 import importlib
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from funcnet import bench, random
-from funcnet.bench import ways
+from funcnet.bench import memory, ways
 from funcnet.bench.race import race
 from funcnet.bench.result import Cell, Report, ReportError, Result
 from funcnet.bench.subject import Running, Setting, Subject, Way, bytes_of
@@ -68,7 +70,7 @@ def test_ways_that_fail_differ_or_are_absent_have_their_reason_in_the_cell():
 
 def test_long_steps_are_timed_in_fewer_rounds(monkeypatch):
     ways = {"one": way(lambda: X.exp()), "two": way(lambda: X.exp())}
-    for seconds, rounds in ((0.0, 5), (60.0, 8)):
+    for seconds, rounds in ((0.0, 6), (60.0, 8)):
         monkeypatch.setattr(importlib.import_module("funcnet.bench.race"), "_LONGEST", seconds)
         result = race(Subject("s", ways, ("one",)), rounds=8, seconds=0.0001)
         assert {len(cell.timing.rounds) for cell in result.cells.values()} == {rounds}
@@ -97,6 +99,64 @@ def test_a_compiled_way_is_started_twice_with_empty_caches_first():
     assert cell.compile_seconds <= cell.cold
     race(Subject("s", {"one": Way(make, compiled=True)}, ()), rounds=1, seconds=0.001, cold=False)
     assert len(starts) == 3
+
+
+def test_no_way_is_compiled_again_once_another_has_started():
+    """Torch forgets what it compiled when its caches are emptied: for ways that run, in the middle of the rounds."""
+    compiled = []
+
+    def make(name):
+        def backend(graph, inputs):
+            compiled.append(name)
+            return graph
+
+        return Running(torch.compile(lambda: X * len(name) / len(name), backend=backend), lambda: 0)
+
+    ways = {name: Way(lambda name=name: make(name), compiled=True) for name in ("first", "other", "third")}
+    cells = race(Subject("s", ways, ("first",)), rounds=2, seconds=0.001).cells
+    assert not any(cell.failure for cell in cells.values())
+    assert sorted(compiled) == ["first"] * 2 + ["other"] * 2 + ["third"] * 2
+
+
+def test_each_way_has_caches_of_its_own_empty_at_first_and_filled_at_its_second_start():
+    seen = {"one": [], "two": []}
+    running = []
+    outside = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+
+    def make(name):
+        running.append(name)
+
+        def step():
+            folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", ""))
+            if len(seen[name]) < 2:
+                seen[name].append((folder, [found.name for found in folder.iterdir()] if folder.exists() else []))
+                folder.mkdir(exist_ok=True)
+                (folder / name).touch()
+            return X
+
+        return Running(step, lambda: 0)
+
+    ways = {name: Way(lambda name=name: make(name), compiled=True) for name in seen}
+    race(Subject("s", ways, ()), rounds=1, seconds=0.001)
+    assert running == ["one", "two", "one", "two"]
+    for name, ((cold, nothing), (warm, filled)) in seen.items():
+        assert (nothing, filled, warm) == ([], [name], cold)
+        assert not cold.exists()
+    assert seen["one"][0][0] != seen["two"][0][0]
+    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == outside
+
+
+def test_what_a_step_takes_may_be_told_by_the_way():
+    told = {"planned": lambda: 1 << 30, "unknown": lambda: None}
+    ways = {name: Way(lambda taken=taken: Running(lambda: X, lambda: 5, taken=taken)) for name, taken in told.items()}
+    cells = race(Subject("s", ways, ()), rounds=1, seconds=0.001).cells
+    assert (cells["planned"].peak, cells["unknown"].peak) == ((1 << 30) + 5, None)
+
+
+def test_what_torch_keeps_unused_on_a_gpu_is_free(monkeypatch):
+    for name, value in (("mem_get_info", (100, 900)), ("memory_reserved", 50), ("memory_allocated", 20)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value)
+    assert memory.free("cuda") == 130
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a process its peak")

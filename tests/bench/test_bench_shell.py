@@ -9,6 +9,7 @@ from funcnet import bench
 from funcnet.bench import shell, subjects
 from funcnet.bench.subject import Running, Setting, Subject, Way
 from funcnet.cli import main
+from funcnet.control import scan
 
 STEP = """
 import torch
@@ -149,3 +150,79 @@ def test_everything_has_a_name(capsys):
     assert main(["bench", "--list"]) == 0
     names = capsys.readouterr().out.split()
     assert {"mlp", "mlp-inference", "overhead", "ensemble-64", "per-example", "blocks"} <= set(names)
+
+
+def test_a_workload_that_cannot_be_built_does_not_end_the_run(folder, monkeypatch, capsys):
+    built = []
+    good = Subject("good", {"plain": Way(lambda: Running(lambda: 1.0, lambda: 0))}, ("plain",))
+
+    def late(setting):
+        built.append(list(folder.glob("*.json")))
+        return good
+
+    def bad(setting):
+        raise MemoryError("all gone\\nand more")
+
+    monkeypatch.setattr(subjects, "SUBJECTS", {"bad": bad, "good": late})
+    arguments = ["bench", "bad", "good", "steps_of_mine:wrong", "--warm", "--rounds", "1", "--seconds", "0.001"]
+    assert main([*arguments, "--out", "report.json", "--markdown", "report.md"]) == 1
+    out, err = capsys.readouterr()
+    assert "bad: MemoryError: all gone" in err
+    assert "steps_of_mine:wrong: SpecError: 'steps_of_mine:wrong' fails on its arguments" in err
+    assert "plain" in out
+    assert built == [[folder / "report.json"]]  # when its turn has come, with what came before on disk
+    names = [result.name for result in bench.Report.load(folder / "report.json").results]
+    assert names == ["bad", "good", "steps_of_mine:wrong"]
+
+
+def test_a_report_says_what_was_asked_for(folder, eager):
+    arguments = ["steps_of_mine:plain", "--rounds", "2", "--seconds", "0.001", "--ways", "e*", "--autocast", "bf16"]
+    assert main(["bench", *arguments, "--warm", "--out", "a.json"]) == 0
+    report = bench.Report.load(folder / "a.json")
+    run = report.environment["run"]
+    assert run.pop("date").endswith("+00:00")
+    assert run == {
+        "what": ["steps_of_mine:plain"],
+        "ways": ["e*"],
+        "rounds": 2,
+        "seconds": 0.001,
+        "warm": True,
+        "smoke": False,
+        "device": "cpu",
+        "autocast": "bf16",
+    }
+    assert report.results[0].settings["autocast"] == "not used"
+
+
+def test_a_plot_without_matplotlib_is_refused_before_the_run(folder, monkeypatch, capsys):
+    monkeypatch.setattr(shell, "find_spec", lambda name: None)
+    assert main(["bench", "steps_of_mine:plain", "--plot", "a.png"]) == 2
+    assert "--plot needs matplotlib: pip install 'funcnet[demo]'" in capsys.readouterr().err
+
+
+def test_the_gpu_that_is_named_becomes_the_current_one(monkeypatch, capsys):
+    chosen = []
+    for name, value in (("is_available", lambda: True), ("device_count", lambda: 2), ("set_device", chosen.append)):
+        monkeypatch.setattr(torch.cuda, name, value)
+    assert shell._device("cuda:1") == torch.device("cuda:1")
+    assert chosen == [torch.device("cuda:1")]
+    assert main(["bench", "mlp", "--device", "cuda:2"]) == 2
+    assert "there is no 'cuda:2': this machine has 2 CUDA devices, from cuda:0 on" in capsys.readouterr().err
+
+
+def test_the_compiler_is_warmed_with_a_loop_on_the_device(monkeypatch):
+    """Its errors are suppressed, since what cannot compile says so later: here they are not."""
+    from contextlib import nullcontext
+    from functools import partial
+
+    from funcnet import jit
+
+    placed = []
+    monkeypatch.setattr(shell.contextlib, "suppress", lambda *_: nullcontext())
+    monkeypatch.setattr(shell, "jit", partial(jit, backend="aot_eager"))
+    monkeypatch.setattr(torch, "compile", lambda f: lambda x: placed.append(x.device) or f(x))
+    loops = []
+    monkeypatch.setattr(shell, "scan", lambda *args: loops.append(1) or scan(*args))
+    shell._compile_once(torch.device("cpu"))
+    assert placed == [torch.device("cpu")]
+    assert loops

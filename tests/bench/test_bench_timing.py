@@ -26,11 +26,65 @@ def clock(monkeypatch):
 def test_functions_take_turns_with_one_call_uncounted(clock):
     calls = []
     functions = {name: lambda name=name: calls.append(name) for name in "ab"}
-    bench.compare(functions, rounds=2, block=3)
-    assert "".join(calls) == "aaaabbbb" * 2
+    bench.compare(functions, rounds=8, block=3)
+    assert {"".join(calls[i : i + 8]) for i in range(0, 64, 8)} == {"aaaabbbb", "bbbbaaaa"}
+    before = calls.copy()
+    calls.clear()
+    bench.compare(functions, rounds=8, block=3)
+    assert calls == before  # the orders are the same in every run
     calls.clear()
     bench.compare(functions, rounds=2, block={"a": 1, "b": 3})
-    assert "".join(calls) == "aabbbb" * 2
+    assert sorted(calls) == ["a"] * 4 + ["b"] * 8
+
+
+def test_no_order_of_three_is_left_out(clock):
+    calls = []
+    functions = {name: lambda name=name: calls.append(name) for name in "abc"}
+    state = torch.random.get_rng_state()
+    bench.compare(functions, rounds=40, block=1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert len({tuple(calls[i : i + 6]) for i in range(0, 240, 6)}) == 6
+
+
+class Event:
+    """A CUDA event of the clock that only functions move."""
+
+    def __init__(self, now, calls):
+        self.now, self.calls, self.at = now, calls, None
+
+    def record(self):
+        self.calls.append("|")
+        self.at = self.now()
+
+    def synchronize(self):
+        self.calls.append("!")
+
+    def elapsed_time(self, other):
+        return 1e3 * (other.at - self.at)
+
+
+@pytest.mark.parametrize(("device", "order", "median"), [("cuda", "sw|sssw|!", 0.5), ("cpu", "swswswsw", 0.7)])
+def test_what_is_waited_for_is_timed_a_block_at_a_time_on_a_gpu_and_else_by_calls(
+    clock, monkeypatch, device, order, median
+):
+    """It is the device of the work that decides, and not whether anything has begun to use a GPU."""
+    calls = []
+
+    def step():
+        calls.append("s")
+        clock(0.4)
+
+    def wait():
+        calls.append("w")
+        clock(0.3)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cpu")
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: device == "cpu")
+    monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Event(timing.timer, calls))
+    found = bench.compare({"one": step}, rounds=1, block=3, waits={"one": wait}, device=device)["one"]
+    assert "".join(calls) == order
+    assert found.median == pytest.approx(median)
+    assert found.first == pytest.approx(0.7)
 
 
 def test_medians_quartiles_and_paired_ratios(clock):
@@ -41,14 +95,21 @@ def test_medians_quartiles_and_paired_ratios(clock):
     assert timings["slow"].rounds == pytest.approx((2.0, 40.0))
     assert timings["slow"].median == pytest.approx(21.0)
     assert (timings["slow"].low, timings["slow"].high) == pytest.approx((2.0, 40.0))
-    assert timings["slow"].over(timings["fast"]) == pytest.approx((3.0, 2.0, 4.0))
+    ratio = timings["slow"].over(timings["fast"])
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((3.0, 2.0, 4.0))
     assert (timings["slow"].first, timings["fast"].first) == pytest.approx((9.0, 8.0))
 
 
 def test_one_call_has_no_spread(clock):
     timing = bench.compare({"one": lambda: clock(0.5)}, rounds=1, block=1)["one"]
     assert (timing.low, timing.median, timing.high) == pytest.approx((0.5, 0.5, 0.5))
-    assert timing.over(timing) == pytest.approx((1.0, 1.0, 1.0))
+    assert str(timing.over(timing)) == "1.00 (1.00 to 1.00 in 1 rounds)"
+
+
+@pytest.mark.parametrize(("rounds", "text"), [(5, "3.00 (1.00 to 5.00 in 5 rounds)"), (6, "3.50 (1.00 to 6.00)")])
+def test_an_interval_of_95_percent_takes_six_rounds(rounds, text):
+    ones = bench.Timing(1.0, 1.0, 1.0, (1.0,) * rounds, 1.0)
+    assert str(ones._replace(rounds=tuple(map(float, range(1, rounds + 1)))).over(ones)) == text
 
 
 @given(st.integers(1, 60))
@@ -57,7 +118,7 @@ def test_the_interval_is_the_narrowest_that_holds_the_median_in_95_of_100(count)
     below = lambda k: sum(math.comb(count, i) for i in range(k)) / 2**count  # noqa: E731
     ratios = bench.Timing(1.0, 1.0, 1.0, tuple(map(float, range(1, count + 1))), 1.0)
     ones = bench.Timing(1.0, 1.0, 1.0, (1.0,) * count, 1.0)
-    _, low, high = ratios.over(ones)
+    _, low, high, _ = ratios.over(ones)
     assert low + high == count + 1
     assert below(int(low)) <= 0.025 or low == 1.0
     assert below(int(low) + 1) > 0.025

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from funcnet import counts, random, tree
+from funcnet.bench.ways.job import Job
 from funcnet.bench.workloads import WORKLOADS, Workload, in_jax
 from funcnet.model import Model
-from funcnet.transforms import value_and_grad
+from funcnet.transforms import grad, value_and_grad
 
 # At full size these compile and compute for long; what a smaller size can show is shown at the smaller size.
 SLOW = {"resnet18", "resnet50", "vit-tiny", "gpt"}
@@ -39,20 +40,21 @@ def differ(mine: Any, theirs: Any, tolerance: float) -> dict[str, float]:
 
 
 def started(workload: Workload, dtype: torch.dtype = torch.float32) -> tuple[Model, Any, Any, Any, Tensor]:
-    """The model, its weights and state, inputs and target.
+    """The model, its weights and state, inputs and target, as every way of the bench starts."""
+    job = Job(workload, torch.device("cpu"))
+    inputs, target = job.batch
+    return job.model, *tree.cast((*job.start(), inputs), dtype), target
 
-    The weights are a little off their initial values: a head of zeros would hide all gradients below it.
-    """
-    model = Model(workload.module)
-    one, other = random.split(random.key(0))
-    params, state = model.init(one)
-    keys = random.split(other, len(params))
-    moved = {
-        name: value + 0.02 * random.normal(key, tuple(value.shape))
-        for key, (name, value) in zip(keys, params.items(), strict=True)
-    }
-    inputs, target = workload.batch(random.key(1))
-    return model, tree.cast(moved, dtype), tree.cast(state, dtype), tree.cast(inputs, dtype), target
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_parameter_has_a_gradient_at_the_start(name: str) -> None:
+    """A head of zeros would hide everything below it, and ways would agree whatever they compute there."""
+    workload = WORKLOADS[name]("smoke")
+    model, params, state, inputs, target = started(workload)
+    assert model(params, state, *inputs).abs().max() > 1e-3
+    grads = grad(lambda p: workload.loss(model.apply(p, state, *inputs, train=True)[0], target))(params)
+    # A bias of keys moves all scores of a query alike, and one before a normalization nothing: rounding alone is left.
+    assert all(value.any() for value in grads.values())
 
 
 def check_training(workload: Workload, dtype: torch.dtype, tolerance: float) -> None:
@@ -222,3 +224,36 @@ def test_a_workload_without_jax_says_so() -> None:
     )
     with pytest.raises(ValueError, match="mine has no form in jax"):
         in_jax.load(workload)
+
+
+def test_layers_are_written_for_the_platform_that_they_run_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine whose jax prefers its GPU the CPU's form runs on the CPU, and the other way about."""
+    jax = pytest.importorskip("jax")
+    from funcnet.bench.ways.in_jax import Jitted
+    from funcnet.bench.workloads.in_jax import layers
+
+    seen = []
+
+    def function(x: Any) -> Any:
+        seen.append(layers.platform())
+        return x + 1
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    x = jax.device_put(np.float32(2.0), jax.devices("cpu")[0])
+    run = Jitted(function, torch.device("cpu"))
+    assert [float(run(x)), float(run(x))] == [3.0, 3.0]
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert float(Jitted(function, torch.device("cuda"))(x)) == 3.0
+    assert seen == ["cpu", "gpu"]
+
+
+@pytest.mark.parametrize(("platform", "products"), [("cpu", True), ("gpu", False)])
+def test_small_images_are_convolved_by_a_product_on_a_cpu_alone(platform: str, products: bool) -> None:
+    jax = pytest.importorskip("jax")
+    from funcnet.bench.workloads.in_jax import layers
+
+    one, other = random.split(random.key(5))
+    x, kernel = random.normal(one, (2, 8, 8, 3)).numpy(), random.normal(other, (3, 3, 3, 4)).numpy()
+    with layers.written_for(platform):
+        traced = str(jax.make_jaxpr(lambda x, kernel: layers.conv({"c.weight": kernel}, "c", x, padding=1))(x, kernel))
+    assert ("conv_general_dilated" in traced) != products

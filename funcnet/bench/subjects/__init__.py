@@ -1,6 +1,7 @@
 """Everything that `funcnet bench` knows by name."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 
@@ -11,7 +12,7 @@ from funcnet.bench.subject import Setting, Subject
 from funcnet.bench.subjects import ensembles, functions, overhead
 from funcnet.bench.workloads import WORKLOADS, Workload
 
-__all__ = ["SUBJECTS", "subject"]
+__all__ = ["SUBJECTS", "maker", "subject"]
 
 Maker = Callable[[Setting], Subject]
 
@@ -35,12 +36,25 @@ def subject(text: str, setting: Setting) -> Subject:
     """The subject of a name, or of a user's own `package.module:make_step`.
 
     Raises:
+        SpecError: there is none, or the user's own cannot be made.
+    """
+    made = maker(text)(setting)
+    if setting.autocast is None or "autocast" in made.settings:
+        return made
+    return replace(made, settings={**made.settings, "autocast": "not used"})
+
+
+def maker(text: str) -> Maker:
+    """What makes the subject of a name, of which nothing but the name is looked at.
+
+    Raises:
         SpecError: there is none.
     """
     if text in SUBJECTS:
-        return SUBJECTS[text](setting)
+        return SUBJECTS[text]
     if ":" in text:
-        return own_step(text, setting.device)
+        specs.function(text)
+        return lambda setting: own_step(text, setting.device)
     near = get_close_matches(text, SUBJECTS, 3, 0.5)
     more = f" Near names: {', '.join(near)}." if near else ""
     raise specs.SpecError(f"there is no workload {text!r}.{more} `funcnet bench --list` names all of them.")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from funcnet import optim, random, tree
 from funcnet.bench.subject import Running, Setting, Subject, Way, bytes_of
-from funcnet.bench.ways.in_jax import finished, missing
+from funcnet.bench.ways.in_jax import Jitted, absent, placed
 from funcnet.control import scan
 from funcnet.jit import jit
 from funcnet.model import Model
@@ -68,9 +68,9 @@ def _hvp(setting: Setting) -> Subject:
     def in_jax() -> Running:
         import jax
 
-        images, labels, given, vector = jax.tree.map(
-            jax.numpy.asarray, tree.map(lambda t: t.cpu().numpy(), (x, y, params, tangent))
-        )
+        arrays = tree.map(lambda t: t.cpu().numpy(), (x, y, params, tangent))
+        with placed(device) as there:
+            images, labels, given, vector = jax.device_put(jax.tree.map(jax.numpy.asarray, arrays), there)
 
         def loss(p: Any) -> Any:
             hidden = jax.numpy.tanh(images.reshape(64, -1) @ p["1.weight"].T + p["1.bias"])
@@ -81,14 +81,14 @@ def _hvp(setting: Setting) -> Subject:
             out = jax.jvp(jax.grad(loss), (params,), (tangent,))[1]
             return [out[name] for name in names]
 
-        run: Any = jax.jit(product)
-        return Running(lambda: finished(run(given, vector)), lambda: bytes_of(given))
+        run = Jitted(product, device)
+        return Running(lambda: run(given, vector), lambda: bytes_of(given), run.wait, run.taken)
 
     ways = {
         "backward of backward": Way(backward),
         "funcnet": Way(partial(ours, False)),
         "funcnet compiled": Way(partial(ours, True), compiled=True),
-        "jax": Way(in_jax, compiled=True, absent=missing("jax")),
+        "jax": Way(in_jax, compiled=True, absent=absent(device)),
     }
     return Subject("hvp", ways, ("backward of backward",), 64, "image", {"batch": 64}, device=device)
 
@@ -171,9 +171,10 @@ def _draws(name: str, setting: Setting) -> Subject:
     def in_jax() -> Running:
         import jax
 
-        run: Any = jax.jit(lambda key: getattr(jax.random, name)(key, shape))
-        key = jax.random.key(0)
-        return Running(lambda: finished(run(key)), lambda: 0)
+        run = Jitted(lambda key: getattr(jax.random, name)(key, shape), device)
+        with placed(device) as there:
+            key = jax.device_put(jax.random.key(0), there)
+        return Running(lambda: run(key), lambda: 0, run.wait, run.taken)
 
     def compiled() -> Running:
         run = jit(lambda key: draw(key, shape))
@@ -184,7 +185,7 @@ def _draws(name: str, setting: Setting) -> Subject:
         f"torch.{theirs.__name__}": original,
         "funcnet": Way(lambda: Running(lambda: draw(key, shape), lambda: 0)),
         "funcnet compiled": Way(compiled, compiled=True),
-        "jax": Way(in_jax, compiled=True, absent=missing("jax")),
+        "jax": Way(in_jax, compiled=True, absent=absent(device)),
     }
     return Subject(name, ways, (f"torch.{theirs.__name__}",), _DRAWS, "number", device=device)
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from funcnet import optim, random
-from funcnet.bench.subject import Running, Way, bytes_of
+from funcnet.bench.subject import Running, Way, bytes_of, unseen
 from funcnet.bench.ways.job import Job
 from funcnet.jit import jit
 from funcnet.train import TrainState, make_step
@@ -54,7 +54,7 @@ def _trained(job: Job, *, compiled: bool = False, donate: bool = False, mode: st
         ts, metrics = step(ts, job.batch)
         return metrics["loss"]
 
-    return Running(advance, lambda: bytes_of(ts))
+    return Running(advance, lambda: bytes_of(ts), taken=unseen(mode))
 
 
 def _run(job: Job, mode: str | None) -> Running:
@@ -65,4 +65,4 @@ def _run(job: Job, mode: str | None) -> Running:
             return job.model(params, state, *inputs)
 
     run = evaluate if mode is None else jit(evaluate, mode=None if mode == "default" else mode)
-    return Running(lambda: run(params, state, job.batch[0]), lambda: bytes_of(params, state))
+    return Running(lambda: run(params, state, job.batch[0]), lambda: bytes_of(params, state), taken=unseen(mode))

@@ -28,7 +28,7 @@ def _trained(job: Job) -> Running:
 
     def step() -> Any:
         nonlocal params, state
-        loss = job.loss(lambda *inputs: functional_call(module, {**params, **buffers}, inputs))
+        loss = job.loss(lambda *inputs: functional_call(module, {**params, **buffers}, inputs), *job.batch)
         grads = dict(zip(params, torch.autograd.grad(loss, list(params.values())), strict=True))
         updates, state = optimizer.update(grads, state, inplace=True)
         params = torchopt.apply_updates(params, updates, inplace=True)

@@ -1,6 +1,8 @@
 """Layers and losses as functions of a dict of arrays by torch's names, with kernels in jax's layout."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -22,9 +24,11 @@ __all__ = [
     "layer_norm",
     "linear",
     "moved",
+    "platform",
     "prepared",
     "product",
     "widened",
+    "written_for",
 ]
 
 Arrays: TypeAlias = dict[str, Array]
@@ -69,6 +73,27 @@ def widened(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+_platform: ContextVar[str | None] = ContextVar("_platform", default=None)
+
+
+@contextmanager
+def written_for(platform: str) -> Iterator[None]:
+    """A context in which functions are traced for a platform, "cpu" or "gpu".
+
+    `jax.default_device` would not do: a function that is called outside of that context is traced once more.
+    """
+    before = _platform.set(platform)
+    try:
+        yield
+    finally:
+        _platform.reset(before)
+
+
+def platform() -> str:
+    """What layers are written for: by default the platform that jax prefers, which need not be that of the arrays."""
+    return _platform.get() or jax.default_backend()
+
+
 def prepared(keep: Collection[str] = ()) -> Callable[[Given, Given, tuple[Any, ...]], Any]:
     """The `prepare` of a network whose kernels are transposed and whose inputs stay as they are."""
 
@@ -97,7 +122,7 @@ def conv(params: Arrays, name: str, x: Array, *, stride: int = 1, padding: int =
     if kernel.shape[:2] == (1, 1):
         return product(x[:, ::stride, ::stride], kernel[0, 0])
     # On two cores, with gradients: 0.8 of XLA's own time for images of 8x8, and 0.04 for 2x2.
-    if jax.default_backend() == "cpu" and x.shape[1] <= 8 * stride:
+    if platform() == "cpu" and x.shape[1] <= 8 * stride:
         return as_product(x, kernel, stride, padding)
     sides = ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -142,7 +167,7 @@ def attention(qkv: Array, heads: int, *, causal: bool) -> Array:
     """Attention of `(batch, length, 3 * width)`, queries, keys and values side by side, to `(batch, length, width)`."""
     batch, length, _ = qkv.shape
     q, k, v = jnp.moveaxis(qkv.reshape(batch, length, 3, heads, -1), 2, 0)
-    if jax.default_backend() == "gpu" and qkv.dtype in (jnp.bfloat16, jnp.float16):
+    if platform() == "gpu" and qkv.dtype in (jnp.bfloat16, jnp.float16):
         mixed = jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
     else:  # a third faster on a CPU than what dot_product_attention does there
         q, k, v = (part.swapaxes(1, 2) for part in (q, k, v))
