@@ -64,5 +64,9 @@ def _run(job: Job, mode: str | None) -> Running:
         with job.casts():
             return job.model(params, state, *inputs)
 
-    run = evaluate if mode is None else jit(evaluate, mode=None if mode == "default" else mode)
-    return Running(lambda: run(params, state, job.batch[0]), lambda: bytes_of(params, state), taken=unseen(mode))
+    run: Any = partial(evaluate, params, state)
+    if mode == "reduce-overhead":  # a replay would copy arguments, which it does not what is closed over
+        run = jit(run, mode=mode)
+    elif mode is not None:
+        run = partial(jit(evaluate), params, state)
+    return Running(lambda: run(job.batch[0]), lambda: bytes_of(params, state), taken=unseen(mode))
