@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from funcnet import _compat, random, tree
 from funcnet.pure import PureMode, Skeleton
 from funcnet.pure.calls import Hooks, method_of
-from funcnet.pure.refusals import check_call, locate, refuse_tensors, refuse_writing
+from funcnet.pure.refusals import check_call, locate, refuse_tensors, refuse_writing, settled
 from funcnet.pure.skeleton import Loan
 from funcnet.pure.writes import versions, written_through_data
 
@@ -150,7 +150,8 @@ class Model:
             TreeMismatchError: a tensor is missing, unexpected or of the wrong shape.
             MissingKeyError: the call draws random numbers, and there is no key.
             KeyError: `capture` or `perturb` names no submodule that is there, or none that is called.
-            RuntimeError: the module wrote into a parameter or an argument, which is changed by then.
+            RuntimeError: the module wrote into a parameter or an argument, which is changed by then; or it updated
+                state inside a `vmap` of its own.
 
         The gradient of one output with respect to an inner activation:
 
@@ -174,7 +175,7 @@ class Model:
         lent = {name: values[name].clone() for name in skeleton.lent[train]}
         filled = values | lent
         body.fill(filled)
-        statistics = {id(filled[name]): name for name in state if name in filled}
+        level, statistics = _compat.level(), {id(filled[name]): name for name in state if name in filled}
         watched = bool(capture or perturb)
         mode = PureMode(key, statistics, loan, aside=not (watched or _compat.globally_hooked()))
         hooks = Hooks(body, mode, capture, perturb or {}) if watched else None
@@ -197,7 +198,7 @@ class Model:
         if mode.peeked and any(written_through_data(mode, leaf) for leaf in (*values.values(), *inputs)):
             refuse_writing(repr(self), before, values, args, kwargs, mode)
         written = {name: copy for name, copy in lent.items() if _written(copy) or written_through_data(mode, copy)}
-        news = written | changed | mode.updates
+        news = settled(repr(self), written | changed | mode.updates, level)
         new_state = {name: news.get(name, value) for name, value in state.items()}
         if hooks is not None:
             hooks.check()

@@ -254,3 +254,10 @@ def test_vmap_casts_what_autocast_names(f, shapes):
             got = vmap(both, in_dims=tuple(0 if m else None for m in mapped))(*rows)
             near(tree.map(lambda t: t[1], got), want, 8 * torch.finfo(torch.bfloat16).eps)
     assert vmap(f, in_dims=0)(*(a[None] for a in args)).dtype == torch.float32
+
+
+def test_an_input_given_by_its_name_under_vmap():
+    x, w = random.normal(KEY, (4, 5), torch.bfloat16), random.normal(KEY, (5,))
+    norm = lambda x: torch.layer_norm(input=x, normalized_shape=(5,), weight=w)  # noqa: E731
+    with torch.autocast("cpu"):
+        torch.testing.assert_close(vmap(norm)(x), norm(x))

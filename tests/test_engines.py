@@ -71,3 +71,22 @@ def test_torchs_own_forward_mode_goes_through_a_gradient():
         dual = torch.autograd.forward_ad.make_dual(x, torch.tensor(1.0))
         got = torch.autograd.forward_ad.unpack_dual(grad(lambda x: x**3)(dual))
         assert (got.primal, got.tangent) == (12.0, 12.0)
+
+
+@pytest.mark.parametrize("engine", [value_and_grad, torch.func.grad_and_value])
+def test_aux_goes_on_in_the_callers_graph(engine):
+    w = (X + 1).requires_grad_()
+    f = lambda x: ((x**2).sum(), {"of w": (w * x).sum(), "w": w, "of x": x.exp()})  # noqa: E731
+    x = X.clone()
+    results = engine(f, has_aux=True)(x)
+    (value, aux), gradient = results if engine is value_and_grad else results[::-1]
+    assert not any(leaf.requires_grad for leaf in (value, gradient, aux["of x"]))
+    (slope,) = torch.autograd.grad(aux["of w"] + (2 * aux["w"]).sum(), w)
+    assert torch.equal(slope, x + 2)
+
+
+def test_a_value_that_is_a_callers_leaf_keeps_its_graph():
+    w = torch.tensor(3.0, requires_grad=True)
+    value, gradient = value_and_grad(lambda x: w)(X)
+    assert value.requires_grad
+    assert not gradient.any()

@@ -434,6 +434,30 @@ def test_names_of_no_container():
         stack_blocks({"blocks.0.bias": X, "blocks.2.bias": X}, "blocks")
 
 
+def test_keywords_in_any_order():
+    class Named(Net):
+        def forward(self, x):
+            shift, h = x.sum(), self.first(x)
+            for block in self.blocks:
+                h = block(shift=shift, x=h)
+            return self.last(h)
+
+    class Shifted(Named):
+        def forward(self, x):
+            for block in self.blocks:
+                block(shift=x)
+            return x
+
+    model = Model(Named)
+    params, state = model.init(KEY)
+    x = random.normal(KEY, (5, 4))
+    ours = Model(lambda: stacked(Named(), "blocks"))
+    stacked_params, stacked_state = (stack_blocks(t, "blocks") for t in (params, state))
+    torch.testing.assert_close(ours(stacked_params, stacked_state, x), model(params, state, x))
+    with pytest.raises(TypeError, match=r"hand 'x', the first argument of their forward, .* called with 'shift' alone"):
+        Model(lambda: stacked(Shifted(), "blocks"))(stacked_params, stacked_state, x)
+
+
 def test_a_block_that_changes_the_shape():
     class Growing(nn.Module):
         def forward(self, x):

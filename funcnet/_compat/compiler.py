@@ -10,12 +10,14 @@ from typing import Any, cast
 import torch
 
 from funcnet._compat.flips import install_unflip
+from funcnet._compat.forward import FORWARD
 from funcnet._compat.loops import NODES, hoist_constants
 from funcnet._compat.lowering import install_lowerings
 from funcnet._compat.sources import shared_files
 
 # Tracing patches `nn.Module` for the whole process, and the compiler its settings: of two threads the one that ends
-# first would take the patches away from the other, and leave its own for ever. Checked on 2.15.0.
+# first would take the patches away from the other, and leave its own for ever. What is traced may enter forward mode,
+# so that its lock comes first. Checked on 2.15.0.
 _ALONE = RLock()
 
 
@@ -33,7 +35,7 @@ def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.Gra
     read = torch.ops.aten._local_scalar_dense.default
 
     def traced(**options: Any) -> torch.fx.GraphModule:
-        with _ALONE, _use_lazy_graph_module(True):
+        with FORWARD, _ALONE, _use_lazy_graph_module(True):
             return make_fx(f, tracing_mode="fake", _allow_non_fake_inputs=True, **options)(*inputs)
 
     try:

@@ -3,11 +3,12 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch._C import _functorch
-from torch.autograd import forward_ad
+
+from funcnet._compat.forward import forward_mode, has_tangent
 
 
 class Asked(NamedTuple):
@@ -64,14 +65,14 @@ def asked_of(*tensors: torch.Tensor) -> Asked:
     stack = _functorch.get_interpreter_stack()
     if stack is None:
         reverse = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        dual = forward_ad._current_level >= 0 and any(_has_tangent(t) for t in tensors)
+        dual = forward_mode() and any(map(has_tangent, tensors))
         if not dual:
             return _GRADIENT if reverse else _NOTHING
         return Asked(frozenset({_PLAIN} if reverse else ()), True, False, False)
     kinds = {interpreter.level(): interpreter.key().name for interpreter in stack}
     levels = {_LATER} if _announced.again else set()
     # Plain forward mode outside torch.func.jvp shows in no wrapper.
-    forward = forward_ad._current_level >= 0 and "Jvp" not in kinds.values()
+    forward = "Jvp" not in kinds.values() and forward_mode()
     batched = False
     for tensor in tensors:
         while _functorch.is_functorch_wrapped_tensor(tensor):
@@ -89,10 +90,5 @@ def asked_of(*tensors: torch.Tensor) -> Asked:
 
 def first_order() -> bool:
     """Whether nothing but one derivative in reverse can be asked of a call, or no one can tell: see `asked_of`."""
-    outside = _functorch.peek_interpreter_stack() is None and forward_ad._current_level < 0
+    outside = _functorch.peek_interpreter_stack() is None and not forward_mode()
     return outside or torch.compiler.is_compiling()
-
-
-def _has_tangent(tensor: torch.Tensor) -> bool:
-    unpack: Any = forward_ad.unpack_dual  # torch leaves it unannotated
-    return unpack(tensor).tangent is not None

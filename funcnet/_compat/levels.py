@@ -1,11 +1,11 @@
 """What surrounds a call: transforms, tracing, autocast, function modes."""
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, cast
 
 import torch
 from torch._C import _functorch
-from torch.autograd import forward_ad
 
 from funcnet._compat.watching import watching
 
@@ -23,11 +23,6 @@ def transform_active() -> bool:
     `peek_interpreter_stack` is None outside every transform. Checked on 2.15.0.
     """
     return _functorch.peek_interpreter_stack() is not None
-
-
-def forward_mode() -> bool:
-    """Whether torch's own forward mode (`forward_ad.dual_level`) surrounds this call. Checked on 2.15.0."""
-    return forward_ad._current_level >= 0
 
 
 def default_device() -> torch.device | None:
@@ -98,6 +93,11 @@ def batched(tensor: torch.Tensor) -> bool:
     return bool(_functorch.is_functorch_wrapped_tensor(tensor))
 
 
+def any_wrapped(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether a transform, over or not, has wrapped one of these; 0.1 us each. Checked on 2.15.0."""
+    return any(map(_functorch.is_functorch_wrapped_tensor, tensors))
+
+
 def no_function_modes() -> Any:
     """A context in which no torch function mode is active. Checked on 2.15.0."""
     return torch._C.DisableTorchFunction()
@@ -136,16 +136,8 @@ def unwrap_dead(tensor: torch.Tensor) -> torch.Tensor:
     return _functorch.unwrap_if_dead(tensor)
 
 
-def bare_forward_mode() -> bool:
-    """Whether a level of `torch.autograd.forward_ad` is open that is none of torch.func. Checked on 2.15.0."""
-    forward: Any = torch.autograd.forward_ad
-    kinds = [interpreter.key() for interpreter in _functorch.get_interpreter_stack() or ()]
-    return bool(forward._current_level >= 0 and _functorch.TransformType.Jvp not in kinds)
-
-
-def has_tangent(tensor: torch.Tensor) -> bool:
-    """Whether `torch.autograd.forward_ad` carries a derivative with this tensor. Checked on 2.15.0."""
-    forward: Any = torch.autograd.forward_ad
-    if forward._current_level < 0 or level_of(tensor) > 0:
-        return False
-    return forward.unpack_dual(tensor).tangent is not None
+def without_dead(tensor: torch.Tensor) -> torch.Tensor:
+    """The same, where several transforms that are over have wrapped it one after the other. Checked on 2.15.0."""
+    while (inner := _functorch.unwrap_if_dead(tensor)) is not tensor:
+        tensor = inner
+    return tensor

@@ -16,7 +16,7 @@ from torch._C import _functorch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from funcnet._compat.levels import tracing
+from funcnet._compat.levels import level_of, tracing
 
 Flat = Callable[..., Sequence[Tensor]]
 
@@ -129,6 +129,22 @@ def bare(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def within(tensor: Tensor, level: int) -> Iterator[Tensor]:
+    """What the wrappers of transforms inside a level hold, the innermost of these first."""
+    while level_of(tensor) > level:
+        tensor = _functorch.get_unwrapped(tensor)
+        yield tensor
+
+
+def hidden(shape: Sequence[int], by: str) -> str:
+    """The words in which a tensor is refused that went past what follows it."""
+    return (
+        f"A function under {by} closes over a tensor of shape {tuple(shape)}, and hands it to what cannot be looked "
+        f"into, such as torch.func.grad or an autograd.Function. Make it an argument or part of the carry, or use "
+        f"funcnet's transforms."
+    )
+
+
 def mapped(tensor: Tensor) -> bool:
     """Whether some `vmap` around gave this tensor a hidden dimension."""
     while _functorch.is_functorch_wrapped_tensor(tensor):
@@ -212,11 +228,7 @@ def hoist_constants(graph: torch.fx.GraphModule) -> None:
             if not isinstance(value, Tensor):
                 continue
             if isinstance(value, FakeTensor):
-                raise TypeError(
-                    f"A function under scan, while_loop or cond closes over a tensor of shape {tuple(value.shape)}, "
-                    f"and hands it to what cannot be looked into, such as torch.func.grad or an autograd.Function. "
-                    f"Make it an argument or part of the carry, or use funcnet's transforms."
-                )
+                raise RuntimeError(hidden(value.shape, "scan, while_loop or cond"))
             name = f"_hoisted_{sum(other.startswith('_hoisted') for other, _ in graph.named_buffers(recurse=False))}"
             graph.register_buffer(name, value)
             with graph.graph.inserting_before(node):

@@ -6,7 +6,7 @@ be constants, and their derivative zero. A torch function mode puts others in th
 
 import functools
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,7 @@ def rekeyed(mode: KeyedMode, key: Tensor | None) -> Iterator[None]:
 
 
 def tensors_around(f: Callable[..., Any]) -> list[Tensor]:
-    """The tensors that a function holds: in its closure, its defaults, a partial, the module it is a method of."""
+    """The tensors that a function holds: in its closure, its defaults, globals, a partial, what it is a method of."""
     found: dict[int, Tensor] = {}
     seen: set[int] = set()
 
@@ -71,8 +71,18 @@ def _members(value: Any) -> Iterator[Any]:
                 yield cell.cell_contents
             except ValueError:  # a name that is not bound yet
                 continue
+        yield from _tensors(value.__globals__.get(name) for name in value.__code__.co_names)
     elif _compat.tree_node(value) is not None:
         yield from tree.leaves(value)
+    else:
+        yield from _tensors(getattr(value, "__dict__", {}).values())
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among some values, and in trees of them: not in further objects, of which there may be any number."""
+    for value in values:
+        if isinstance(value, Tensor) or _compat.tree_node(value) is not None:
+            yield from (leaf for leaf in tree.leaves(value) if isinstance(leaf, Tensor))
 
 
 @dataclass

@@ -60,19 +60,34 @@ def while_loop(cond_fun: Callable[[C], Any], body_fun: Callable[[C], C], init_va
 
 def _eagerly(going: _Lists, body: _Lists, carry: list[Tensor]) -> list[Tensor]:
     mode, key, turn = ambient(), next_key(), 0
+    writes = mode is not None  # as far as is known
 
-    def drawing(f: _Lists) -> list[Tensor]:
+    def own_key() -> Tensor | None:
         nonlocal turn
         turn += 1
-        with nullcontext() if mode is None or key is None else rekeyed(mode, random.fold_in(key, turn)):
+        return None if key is None else random.fold_in(key, turn)
+
+    def drawing(f: _Lists) -> list[Tensor]:
+        own = own_key()
+        with nullcontext() if mode is None or own is None else rekeyed(mode, own):
             return f(carry)
 
     while True:
         (holds,) = drawing(going)
         if not _compat.bare(holds).any():
             return carry
-        after = drawing(body)
-        carry = select(holds, after, carry) if _compat.mapped(holds) else after
+        if not _compat.mapped(holds):
+            carry = drawing(body)
+            continue
+        # What the module around writes stays as it is, too, for an element that is done.
+        step = Staged(body, carry) if writes else None
+        if step is None or not step.written:
+            writes = False
+            carry = select(holds, drawing(body), carry)
+        else:
+            after, written = step(step.reads, step.written, own_key(), carry)
+            carry = select(holds, after, carry)
+            step.commit(select(holds, written, step.written))
 
 
 def _in_graph(going: _Lists, body: _Lists, carry: list[Tensor]) -> list[Tensor]:

@@ -155,7 +155,8 @@ def push(
     # have.
     primals = tuple(inputs[n].clone() for n in places)
     # With has_aux torch returns three, which its annotation leaves out.
-    _, moved, results = cast(Any, torch.func.jvp)(part, primals, tuple(tangents), has_aux=True)
+    with _compat.forward_alone():
+        _, moved, results = cast(Any, torch.func.jvp)(part, primals, tuple(tangents), has_aux=True)
     return results, moved
 
 

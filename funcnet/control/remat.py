@@ -38,7 +38,8 @@ def remat(f: Callable[P, R]) -> Callable[P, R]:
         A function with the values and derivatives of `f`.
 
     Raises:
-        TypeError: `f` hands a tensor that it closes over to an `autograd.Function`: make it an argument.
+        RuntimeError: `f` hands a tensor that it closes over to an `autograd.Function`, or to `torch.func` instead of
+            funcnet's transforms: make it an argument.
 
     >>> block = remat(lambda w, x: torch.tanh(torch.tanh(x @ w) @ w))
     >>> w, x = torch.eye(2) / 2, torch.ones(2)
@@ -56,23 +57,18 @@ def remat(f: Callable[P, R]) -> Callable[P, R]:
         if mode is not None and not inside:
             reads += [t for t in around if mode.holds(t) and not _matters(mode.current(t))]
         try:
-            return _Call(Body(f, reads, mode), args, kwargs).result()  # type: ignore[no-any-return]  # that of f
+            call = _Call(Body(f, reads, mode), args, kwargs, watched=True)
+            return call.result()  # type: ignore[no-any-return]  # that of f
         except MissedError:
-            # What the function reads is in none of the places looked at: one run that watches it finds everything.
-            return _Call(close(f, *args, **kwargs).body, args, kwargs).result()  # type: ignore[no-any-return]
+            # What the function reads may be in none of the places looked at: one run that watches it finds everything.
+            call = _Call(close(f, *args, **kwargs).body, args, kwargs, watched=False)
+            return call.result()  # type: ignore[no-any-return]  # as above
 
     return remat_of
 
 
 def _matters(tensor: Tensor) -> bool:
     return tensor.requires_grad or _compat.level_of(tensor) > 0 or _compat.has_tangent(tensor)
-
-
-def _above(tensor: Tensor) -> bool:
-    """Whether a tensor met in a function that runs below its transforms belongs above."""
-    if _compat.level_of(tensor) > _compat.level() or _compat.has_tangent(tensor):
-        return True
-    return tensor.requires_grad and not torch.is_grad_enabled()
 
 
 @dataclass
@@ -86,8 +82,9 @@ class _Places:
 class _Call:
     """One call, as a function of a flat list of tensors: those of the arguments, those that are read, and the key."""
 
-    def __init__(self, body: Body, args: Any, kwargs: Any) -> None:
-        self.body = body
+    def __init__(self, body: Body, args: Any, kwargs: Any, *, watched: bool) -> None:
+        self.body, self.watched = body, watched
+        self.level = _compat.level()
         leaves, self.treedef = tree.flatten(visible((args, kwargs)))
         self.rest = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         self.given = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
@@ -121,7 +118,7 @@ class _Call:
         with ExitStack() as stack:
             if _compat.autocast_state() != self.autocast:
                 _compat.enter_autocast(stack, self.autocast)
-            watch = _above if self.first is None else None
+            watch = self._may_be_around if self.watched and self.first is None else None
             outcome = self.body.run(reads, key, self.draws, args, kwargs, watch, tensors)
         results, treedef = tree.flatten(outcome.result)
         outputs = [leaf for leaf in results if isinstance(leaf, Tensor)]
@@ -134,6 +131,14 @@ class _Call:
             self.places.copied |= {start + n for n in outcome.written if not self.body.attribute(n)}
         # autograd takes an output that is an input for something written in place.
         return tuple(t.view_as(t) if any(t is own for own in tensors) else t for t in outputs)
+
+    def _may_be_around(self, tensor: Tensor) -> bool:
+        """Whether a tensor that was neither given nor made by a call may be of the surroundings, and matter there.
+
+        The function runs below its transforms, so that those it opens have the numbers of theirs: a wrapper of such a
+        number may be of either.
+        """
+        return _compat.level_of(tensor) <= self.level and _matters(tensor)
 
     def _split(self, tensors: Sequence[Tensor]) -> Any:
         a, b = len(self.given), len(self.given) + len(self.body.reads)
@@ -229,7 +234,8 @@ def _pull(f: Flat, primals: Sequence[Tensor], cotangents: Sequence[Tensor]) -> S
 
 def _push(f: Flat, primals: Sequence[Tensor], tangents: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if not _compat.bare_forward_mode():
-        return torch.func.jvp(f, tuple(primals), tuple(tangents))[1]  # type: ignore[no-any-return]  # untyped
+        with _compat.forward_alone():
+            return torch.func.jvp(f, tuple(primals), tuple(tangents))[1]  # type: ignore[no-any-return]  # untyped
     # torch.autograd.forward_ad, which does not nest: the pullback is linear, and its own pullback the pushforward.
     outputs, pullback = torch.func.vjp(f, *primals)[:2]
     zeros = tuple(torch.zeros_like(t) for t in outputs)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from funcnet import _compat, random, tree
 from funcnet.control.closure import Body, ambient, rekeyed, visible
-from funcnet.control.contract import Carry, flat_tensors, name_of, pair, scanned
+from funcnet.control.contract import Carry, Results, name_of, pair, scanned
 from funcnet.control.primitive import Flat, parts
 from funcnet.control.scan_rules import Scan, run
 from funcnet.control.staged import Staged, next_key
@@ -76,6 +76,7 @@ class _Step:
     """The user's step on flat tensors, checked."""
 
     ydef: tree.TreeDef
+    _first: Results | None = None  # the y to hold the others to, which are stacked leaf by leaf
 
     def __init__(self, f: Callable[..., Any], carry: Carry, xdef: tree.TreeDef) -> None:
         self.f, self.carry, self.xdef = f, carry, xdef
@@ -83,8 +84,14 @@ class _Step:
     def lists(self, carry: Sequence[Tensor], x: Sequence[Tensor]) -> list[Tensor]:
         out = self.f(self.carry.filled(carry), tree.unflatten(self.xdef, x))
         new, y = pair(out, "scan", self.f, "(carry, y)")
-        ys, self.ydef = flat_tensors(y, f"the y of {name_of(self.f)} under scan")
-        return [*self.carry.matched(new), *ys]
+        carried = self.carry.matched(new)
+        if self._first is not None:
+            return [*carried, *self._first.matched(y)]
+        name = name_of(self.f)
+        needs = f"scan needs from {name} a y of one kind in every step"
+        first = self._first = Results(y, f"the y of {name} under scan", needs, "that of another step", self.f)
+        self.ydef = first.treedef
+        return [*carried, *first.leaves]
 
 
 def _loop(step: Flat, carry: Sequence[Tensor], xs: Sequence[Tensor], count: int, reverse: bool) -> list[Tensor]:
@@ -154,7 +161,7 @@ def _in_graph(
         elif at_once == 1:
             results = run(Scan(one, len(start), len(rows), reverse), [*carry, *part, *staged.reads])
         else:
-            part = [row.reshape(-1, at_once, *row.shape[1:]) for row in part]
+            part = [row.reshape(len(row) // at_once, at_once, *row.shape[1:]) for row in part]
             results = run(Scan(turn, len(start), len(rows), reverse), [*carry, *part, *staged.reads])
             results[len(start) :] = [y.flatten(0, 1) for y in results[len(start) :]]
         carry = results[: len(start)]

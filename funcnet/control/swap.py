@@ -1,12 +1,13 @@
 """The torch function mode that puts tensors in the place of others, by identity."""
 
+import inspect
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
+from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
 from funcnet import _compat, tree
@@ -35,6 +36,7 @@ class Swap(TorchFunctionMode):
         super().__init__()
         self.mode, self.fork, self.foreign = mode, fork, foreign
         self.own = {id(t): t for t in own}
+        self.level = _compat.level()
         self.places: dict[int, int] = {}
         self.values: list[Tensor] = []
         self.used: set[int] = set()
@@ -53,10 +55,24 @@ class Swap(TorchFunctionMode):
     def _find(self, tensor: Tensor) -> int | None:
         """The place of a tensor of the surroundings."""
         place = self.places.get(id(tensor))
+        if place is None:
+            self._look_inside(tensor)
         if place is not None or self.foreign is None or id(tensor) in self.own:
             return place
         current = tensor if self.mode is None else self.mode.current(tensor)
         return self.meet(tensor) if self.foreign(current) else None
+
+    def _look_inside(self, wrapper: Tensor) -> None:
+        """Refuse what a transform of this run has wrapped that takes its arguments past the mode."""
+        for tensor in _compat.within(wrapper, self.level):
+            place = self.places.get(id(tensor))
+            if place is None:
+                continue
+            if self.values[place] is tensor:
+                self.used.add(place)  # right in this run, and to be refused in one of other values
+            elif not any(value is tensor for value in self.values):
+                # No TypeError, which torch's operators take for an operand of the wrong kind.
+                raise RuntimeError(_compat.hidden(tensor.shape, "remat, scan, while_loop or cond"))
 
     def meet(self, tensor: Tensor) -> int | None:
         """The place of a tensor that is known to be of the surroundings."""
@@ -87,9 +103,10 @@ class Swap(TorchFunctionMode):
         """Call with what stands in the place of the arguments."""
         if func in _FACTS and id(args[0]) not in self.places:
             return func(*args, **(kwargs or {}))  # no reading: a model asks for the shapes of tensors without values
-        target = args[0] if args and _writes(getattr(func, "__name__", "")) else (kwargs or {}).get("out")
-        if isinstance(target, Tensor):
-            self._protect(target)
+        written = args[0] if args and _writes(getattr(func, "__name__", "")) else (kwargs or {}).get("out")
+        for target in written if isinstance(written, (list, tuple)) else (written,):
+            if isinstance(target, Tensor):
+                self._protect(target)
         args = tuple([self.swapped(v) for v in args])
         result = func(*args, **{k: self.swapped(v) for k, v in kwargs.items()}) if kwargs else func(*args)
         if self.foreign is not None:
@@ -135,12 +152,17 @@ def _refuse_hidden(tensor: Tensor) -> None:
 
 
 def _in_function(frame: types.FrameType) -> bool:
-    """Whether this is the forward of an autograd.Function: static, in a class."""
+    """Whether this is the forward of an autograd.Function."""
     code = frame.f_code
-    if code.co_name != "forward" or not code.co_argcount or code.co_qualname.split(".")[-2:-1] in ([], ["<locals>"]):
-        return False
-    first = frame.f_locals.get(code.co_varnames[0])
-    return isinstance(first, (Tensor, FunctionCtx))
+    return code.co_name == "forward" and any(
+        getattr(inspect.unwrap(function.forward), "__code__", None) is code for function in _below(Function)
+    )
+
+
+def _below(cls: type[Any]) -> Iterator[type[Any]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _below(sub)
 
 
 def visible(value: Any) -> Any:

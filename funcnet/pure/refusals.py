@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from funcnet import tree
+from funcnet import _compat, tree
 from funcnet.pure.calls import innermost
 from funcnet.pure.mode import MissingKeyError, PureMode
 from funcnet.pure.skeleton import Body, Skeleton
 from funcnet.pure.writes import versions, written_through_data
 
-__all__ = ["check_call", "locate", "refuse_tensors", "refuse_writing"]
+__all__ = ["check_call", "locate", "refuse_tensors", "refuse_writing", "settled"]
 
 
 def check_call(
@@ -52,6 +52,25 @@ def refuse_writing(
         f"call would give another result now. Compute out of place (w * 0.5, relu without inplace=True), keep what "
         f"changes in a buffer, which comes back as new state, or pass a copy."
     )
+
+
+def settled(model: str, news: Mapping[str, Tensor], level: int) -> dict[str, Tensor]:
+    """New state without the wrappers of transforms that the call opened and that are over.
+
+    Raises `RuntimeError` for what a `vmap` of these has mapped; `level` is that of the call.
+    """
+    if not _compat.any_wrapped(news.values()):
+        return dict(news)
+    new = {name: _compat.without_dead(value) for name, value in news.items()}
+    mapped = [name for name, value in new.items() if _compat.level_of(value) > level]
+    if mapped:
+        raise RuntimeError(
+            f"{model} updates {', '.join(map(repr, mapped[:5]))} inside a vmap that it opens itself, where each "
+            f"element has a value of its own and the state has place for one. Return what the update needs from the "
+            f"vmapped function, and update outside of it; or write BatchNorm without running statistics "
+            f"(track_running_stats=False)."
+        )
+    return new
 
 
 def refuse_tensors(model: str, skeleton: Skeleton, params: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -140,7 +141,12 @@ class Stacked(nn.Module):
                 f"{self._get_name()} hand the first argument of their forward from block to block, and were called "
                 f"with none."
             )
-        first = next(iter(kwargs))
+        first = next(iter(inspect.signature(super().forward).parameters))
+        if first not in kwargs:
+            raise TypeError(
+                f"{self._get_name()} hand {first!r}, the first argument of their forward, from block to block, and "
+                f"were called with {', '.join(map(repr, kwargs))} alone."
+            )
         return run(self, kwargs[first], lambda block, x: block(**{**kwargs, first: x}))
 
     def _get_name(self) -> str:

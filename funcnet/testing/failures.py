@@ -2,10 +2,11 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from funcnet import tree
+from funcnet import _compat, tree
 
 __all__ = ["CheckError", "Difference", "NotApplicableError", "compare", "describe", "explain", "replay"]
 
@@ -86,16 +87,35 @@ def compare(got: Any, want: Any, *, exact: bool = False) -> Difference | None:
     for path in [*wanted, *given]:
         if path not in given or path not in wanted:
             return Difference(path, None, describe(given.get(path, "absent")), describe(wanted.get(path, "absent")))
+    if (kinds := _other_kind(got, want, "")) is not None:
+        return kinds
     largest = max((_largest(leaf) for leaf in wanted.values()), default=0.0)
     differences = (_difference(path, given[path], leaf, exact, largest) for path, leaf in wanted.items())
     return next(filter(None, differences), None)
 
 
+def _other_kind(got: Any, want: Any, path: str) -> Difference | None:
+    """The first node in which two trees with leaves at the same paths differ; one dict is as good as another."""
+    if _node(got) is not _node(want):
+        return Difference(path, None, f"a {type(got).__name__}", f"a {type(want).__name__}")
+    mine, theirs = (dict(_compat.tree_children(node, t)) if (node := _compat.tree_node(t)) else {} for t in (got, want))
+    if mine.keys() != theirs.keys():
+        return Difference(path, None, describe(got), describe(want))
+    children = (_other_kind(mine[name], child, f"{path}.{name}" if path else name) for name, child in theirs.items())
+    return next(filter(None, children), None)
+
+
+def _node(value: Any) -> type | None:
+    """The kind of a node, or None for a leaf."""
+    if _compat.tree_node(value) is None:
+        return None
+    return dict if isinstance(value, dict) else type(value)
+
+
 def _difference(path: str, got: Any, want: Any, exact: bool, largest: float) -> Difference | None:
     whole = Difference(path, None, describe(got), describe(want))
     if not isinstance(got, Tensor) or not isinstance(want, Tensor):
-        same = type(got) is type(want) and (not isinstance(want, int | float | str | bool) or got == want)
-        return None if same else whole
+        return None if type(got) is type(want) and _equal(got, want) else whole
     if got.shape != want.shape or got.dtype != want.dtype or _kind(got) is not _kind(want):
         return whole
     mine, theirs = _plain(got), _plain(want)
@@ -112,6 +132,15 @@ def _difference(path: str, got: Any, want: Any, exact: bool, largest: float) -> 
         return None
     place = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
     return Difference(path, place, _number(got.detach()[place]), _number(want.detach()[place]))
+
+
+def _equal(got: Any, want: Any) -> bool:
+    """Whether two leaves of one type that are no tensors agree: as far as values of the type can be compared."""
+    if isinstance(want, np.ndarray | np.generic):
+        return got.dtype == want.dtype and np.array_equal(got, want, equal_nan=want.dtype.kind in "fc")
+    if isinstance(want, int | float | complex | str | bytes):
+        return got == want or (got != got and want != want)  # nan, which equals nothing
+    return True
 
 
 def _kind(value: Tensor) -> type:

@@ -33,6 +33,11 @@ def check_arguments(f: Function, verb: str, args: Sequence[Any], positions: tupl
         for leaf in tree.leaves(args[i]):
             if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
                 _refuse_leaf(f, verb, i, args[i])
+    if len(positions) > 1 and len({i % len(args) for i in positions}) < len(positions):
+        raise ValueError(
+            f"{verb}({name(f)}) has argnums={positions}, which name an argument twice (negative ones count from the "
+            f"end, and there are {len(args)}). Name each once."
+        )
 
 
 def _refuse_leaf(f: Function, verb: str, position: int, argument: Any) -> None:

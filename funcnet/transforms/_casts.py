@@ -78,7 +78,7 @@ class _Casts(TorchFunctionMode):
             return _with(func, args, kwargs, (torch.float32, *_HALVES), torch.get_autocast_dtype(device))
         if full:
             return _with(func, args, kwargs, _HALVES, torch.float32)
-        precision = args[0].dtype
+        precision = (args[0] if args else kwargs["input"]).dtype
         if precision not in _HALVES or all(t.dtype == precision for t in tensors):
             return func(*args, **kwargs)
         output = _with(func, args, kwargs, _HALVES, torch.float32)

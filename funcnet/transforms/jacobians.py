@@ -1,12 +1,15 @@
 """Products with the Jacobian and the Hessian, and the matrices themselves."""
 
 import functools
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from funcnet import _compat, tree
+from funcnet.control.closure import Body, ambient
 from funcnet.transforms._arguments import Argnums, Function, as_positions, check_arguments
 from funcnet.transforms._flat import Flat
 from funcnet.transforms.gradients import grad
@@ -28,6 +31,7 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     check_arguments(f, "vjp", primals, tuple(range(len(primals))))
     flat = Flat(f, "vjp", primals, has_aux=has_aux)
     then = _asked_of(flat.leaves)
+    again = _again(flat)
     outputs, pull, aux = _vjp(flat, *flat.leaves, has_aux=True)
     output = flat.output(outputs)
 
@@ -38,10 +42,19 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
         if now.levels - then.levels or (now.forward and not then.forward):
             # The backward of a fused kernel has no derivative, and nothing told `f` that one would be wanted.
             with _compat.differentiated_again():
-                _, pulled, _ = _vjp(flat, *flat.leaves, has_aux=True)
+                _, pulled, _ = _vjp(again, *flat.leaves, has_aux=True)
         return tree.unflatten(flat.treedef, pulled(tuple(cotangents)))
 
     return (output, pullback, flat.aux(aux)) if has_aux else (output, pullback)
+
+
+def _again(flat: Flat) -> Callable[..., Any]:
+    """The function for another run: with the draws and the state of the first, which is to come, and leaving none."""
+    mode = ambient()
+    if mode is None:
+        return flat
+    body, key, draws = Body(flat, [], mode), mode.key, mode.draws
+    return lambda *leaves: body.run([], key, draws, leaves, {}).result
 
 
 def _asked_of(values: Any) -> _compat.Asked:
@@ -63,7 +76,12 @@ def jvp(f: Function, primals: tuple[Any, ...], tangents: tuple[Any, ...], *, has
     check_arguments(f, "jvp", primals, tuple(range(len(primals))))
     directions = match(tangents, primals, "tangents", "primals")
     flat = Flat(f, "jvp", primals, has_aux=has_aux, integers=True)
-    outputs, moved, aux = _jvp(flat, tuple(flat.leaves), tuple(directions), has_aux=True)
+    if flat.leaves:
+        with _compat.forward_alone():
+            outputs, moved, aux = _jvp(flat, tuple(flat.leaves), tuple(directions), has_aux=True)
+    else:
+        outputs, aux = flat()
+        moved = map(torch.zeros_like, outputs)
     results = flat.output(outputs), flat.output(moved)
     return (*results, flat.aux(aux)) if has_aux else results
 
@@ -79,6 +97,9 @@ def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
     """
     check_arguments(f, "linearize", primals, tuple(range(len(primals))))
     flat = Flat(f, "linearize", primals)
+    if not flat.leaves:
+        outputs, _ = flat()
+        return flat.output(outputs), lambda *tangents: flat.output(list(map(torch.zeros_like, outputs)))
     with _compat.differentiated_again():
         outputs, pullback, _ = _vjp(flat, *flat.leaves, has_aux=True)
     _, transpose = _vjp(pullback, tuple(torch.zeros_like(out) for out in outputs))
@@ -124,8 +145,13 @@ def _jacobian(verb: str, torchs: Function, f: Function, argnums: Argnums, has_au
             return f(*arguments, **kwargs)
 
         flat = Flat(functools.wraps(f)(of_chosen), verb, tuple(args[i] for i in positions), has_aux=has_aux)
-        every = tuple(range(len(flat.leaves)))
-        rows, aux = torchs(flat, argnums=every, has_aux=True)(*flat.leaves)
+        if flat.leaves:
+            every = tuple(range(len(flat.leaves)))
+            with _compat.forward_alone() if torchs is torch.func.jacfwd else nullcontext():
+                rows, aux = torchs(flat, argnums=every, has_aux=True)(*flat.leaves)
+        else:
+            outputs, aux = flat()
+            rows = [()] * len(outputs)
         trees = [tree.unflatten(flat.treedef, row) for row in rows]
         jacobian = flat.output([chosen[0] for chosen in trees] if isinstance(argnums, int) else trees)
         return (jacobian, flat.aux(aux)) if has_aux else jacobian

@@ -19,6 +19,7 @@ def vmap(f: Function, in_dims: Any = 0, out_dims: Any = 0, *, chunk_size: int | 
     """Map a function over an axis of its arguments, as one batched computation.
 
     Random draws inside take explicit keys: map over `random.split(key, n)` for a draw of its own for each element.
+    Autocast belongs around the call: torch applies one that is entered inside `f` to fewer operations under `vmap`.
 
     Args:
         f: a pure function of pytrees.

@@ -7,6 +7,7 @@ from funcnet import jit
 from funcnet.control import cond, fori_loop, scan, while_loop
 
 X, XS = torch.ones(3), torch.arange(12.0).reshape(4, 3)
+SEEN: list = []
 same = lambda c, x: (c, None)  # noqa: E731
 
 
@@ -54,6 +55,11 @@ BOTH = {
         r"Leaf 'a' was float32 of shape \(3,\) and became a str",
     ),
     "string in y": (lambda: scan(lambda c, x: (c, {"k": "s"}), X, XS), TypeError, "the y of <lambda> .* a str at 'k'"),
+    "another y": (
+        lambda: scan(lambda c, x: (c + 1, {"a": x} if len(SEEN.append(c) or SEEN) % 2 else {"b": x}), 0, XS, unroll=4),
+        TypeError,
+        r"(?s)scan needs from <lambda> a y of one kind in every step, of one structure: .* 'a' is missing",
+    ),
     "lengths": (lambda: scan(same, X, {"a": XS, "b": XS[:2]}), ValueError, "'a' has 4, and 'b' has 2 on its first"),
     "length": (lambda: scan(same, X, XS, length=3), ValueError, "length=3, and xs has 4 steps"),
     "no length": (lambda: scan(same, X), TypeError, "or length=, the number of steps"),
@@ -111,6 +117,7 @@ BOTH = {
 @pytest.mark.parametrize("how", ["eager", "traced"])
 @pytest.mark.parametrize("name", BOTH)
 def test_refused_in_the_same_words(name, how):
+    SEEN.clear()
     f, kind, match = BOTH[name]
     with pytest.raises(kind, match=match):
         f() if how == "eager" else jit(lambda x: (x, f()), backend="eager")(X)

@@ -180,3 +180,36 @@ def test_a_model_adds_nothing_of_its_skeleton_to_a_graph():
     close(got, descend(params))
     assert devices
     assert set(devices) == {"cpu"}
+
+
+class Counting(nn.Module):
+    """Counts its turns, and averages what it meets, until each example is done."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.norm = kind, nn.BatchNorm1d(3, affine=False)
+        self.register_buffer("turns", torch.zeros(()))
+
+    def forward(self, xs, count):
+        def body(i, x):
+            self.turns += 1
+            return F.dropout(self.norm(x + self.turns), 0.5, self.training)
+
+        if self.kind == "fori":
+            return fori_loop(torch.zeros_like(count), count, body, xs)
+        going = lambda state: (state[0] < count) & (self.turns < 3)  # noqa: E731
+        return while_loop(going, lambda state: (state[0] + 1, body(*state)), (torch.zeros_like(count), xs))[1]
+
+
+@pytest.mark.parametrize("kind", ["fori", "while"])
+def test_what_an_element_writes_under_vmap_stays_once_it_is_done(kind):
+    model = Model(Counting, kind)
+    params, state = model.init(KEY)
+    counts = torch.tensor([1, 3, 0, 5])
+
+    def call(count):
+        return model.apply(params, state, X[0], count, key=KEY, train=True)
+
+    got, want = vmap(call)(counts), tree.stack([call(count) for count in counts])
+    assert got[1]["turns"].tolist() == [1, 3, 0, 5 if kind == "fori" else 3]
+    close(got, want)

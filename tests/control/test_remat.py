@@ -114,6 +114,95 @@ def test_a_tensor_hidden_in_an_object_is_found(outer: object):
     assert_equal(outer(loss(remat(lambda x: plain(holder.w, x))))(W), outer(loss(lambda x: plain(holder.w, x)))(W))
 
 
+class Net:
+    """No module: a function of what it holds."""
+
+    def __init__(self, w: Tensor, deep: bool) -> None:
+        self.held = Holder() if deep else {"w": w}
+        if deep:
+            self.held.w = w
+
+    def __call__(self, x: Tensor) -> Tensor:
+        w = self.held["w"] if isinstance(self.held, dict) else self.held.w
+        return plain(w, x).square().sum()
+
+
+INSIDE = {
+    "grad": lambda net: lambda x: fn.grad(net)(x),
+    "grad of grad": lambda net: lambda x: fn.grad(lambda x: fn.grad(net)(x).square().sum())(x),
+    "vmap": lambda net: lambda x: fn.vmap(net)(x),
+    "jvp": lambda net: lambda x: fn.jvp(net, (x,), (X,))[1],
+}
+OUTSIDE = {
+    "grad": fn.grad,
+    "vmap": lambda f: lambda w: fn.vmap(f)(two(w)),
+    "grad of vmap": lambda f: fn.grad(lambda w: fn.vmap(f)(two(w)).sum()),
+    "vmap of grad": lambda f: lambda w: fn.vmap(fn.grad(f))(two(w)),
+    "hvp": lambda f: lambda w: fn.hvp(f, (w,), (V,)),
+}
+
+
+@pytest.mark.parametrize("outside", OUTSIDE)
+@pytest.mark.parametrize("inside", INSIDE)
+@pytest.mark.parametrize("deep", [False, True], ids=["attribute", "attribute of an attribute"])
+def test_a_tensor_hidden_in_an_object_and_read_inside_a_transform_is_found(deep: bool, inside: str, outside: str):
+    def loss(wrap: object) -> object:
+        return lambda w: wrap(INSIDE[inside](Net(w, deep)))(X).sum()
+
+    assert_equal(OUTSIDE[outside](loss(remat))(W), OUTSIDE[outside](loss(lambda f: f))(W))
+
+
+def test_a_global_read_inside_a_transform_is_found():
+    def loss(wrap: object) -> object:
+        def of(w: Tensor) -> Tensor:
+            globals()["_everywhere"] = w
+            return wrap(lambda x: fn.grad(lambda x: plain(_everywhere, x).sum())(x))(X).sum()  # noqa: F821
+
+        return of
+
+    assert_equal(fn.grad(loss(remat))(W), fn.grad(loss(lambda f: f))(W))
+    del globals()["_everywhere"]
+
+
+@pytest.mark.parametrize("also", [0.0, 1.0], ids=["alone", "beside another use"])
+@pytest.mark.parametrize("outer", [fn.grad, lambda f: fn.jit(fn.grad(f), backend="aot_eager")], ids=["eager", "jit"])
+def test_a_closed_over_tensor_in_torchs_own_transform_is_refused(outer: object, also: float):
+    def hiding(w: Tensor, x: Tensor) -> Tensor:
+        within = torch.func.grad(lambda v: plain(v, x).sum() ** 2)(w)
+        return within.sum() + (also * w.sum() if also else 0)
+
+    with pytest.raises(RuntimeError, match=r"a tensor of shape \(4, 4\), and hands it to what .* such as torch.func"):
+        outer(lambda w: remat(lambda x: hiding(w, x))(X))(W)
+    assert_equal(outer(lambda w: remat(hiding)(w, X))(W), outer(lambda w: hiding(w, X))(W))
+
+
+def test_a_list_of_tensors_written_in_place_is_seen():
+    def loss(wrap: object) -> object:
+        def of(w: Tensor) -> Tensor:
+            a, b = w * 1, w * 2
+
+            def body(x: Tensor) -> Tensor:
+                torch._foreach_mul_([a, b], 2.0)
+                return x @ a @ b
+
+            return wrap(body)(X).sum() + (a * b).sum()
+
+        return of
+
+    assert_equal(fn.grad(loss(remat))(W), fn.grad(loss(lambda f: f))(W))
+
+
+class Layer:
+    @staticmethod
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        return x @ w
+
+
+def test_a_static_forward_of_another_class_is_none_of_an_autograd_function():
+    got = fn.grad(lambda w: remat(lambda x: Layer.forward(x, w))(X).sum())(W)
+    torch.testing.assert_close(got, X.sum(0)[:, None].expand(4, 4))
+
+
 class Round(torch.autograd.Function):
     """Rounds, with the derivative of the identity."""
 

@@ -314,7 +314,7 @@ def test_a_graph_has_one_node_whatever_the_length():
 
 def test_what_cannot_be_looked_into_is_refused():
     f = lambda w: scan(lambda c, x: (c + torch.func.grad(lambda w: (w * c).sum())(w)[0], None), H, XS)  # noqa: E731
-    with pytest.raises(TypeError, match=r"shape \(3, 3\), and hands it to what cannot be looked into.*argument"):
+    with pytest.raises(RuntimeError, match=r"shape \(3, 3\), and hands it to what cannot be looked into.*argument"):
         traced(f)(W)
 
 
@@ -449,3 +449,20 @@ def test_flipped_operands_are_read_from_the_end(monkeypatch):
     with _compat.empty_compiler_cache():
         close(jit(f)(H, XS), f(H, XS))
     assert max(counts) == 2
+
+
+def test_the_ys_of_a_step_may_name_their_leaves_in_any_order():
+    turns = iter(range(4))
+
+    def step(c, x):
+        return c, {"a": x, "b": -x} if next(turns) % 2 else {"b": -x, "a": x}
+
+    rows = torch.arange(12.0).reshape(4, 3)
+    _, ys = scan(step, torch.tensor(0.0), rows)
+    assert torch.equal(ys["a"], rows)
+    assert torch.equal(ys["b"], -rows)
+
+
+def test_an_unrolled_scan_over_rows_without_elements():
+    total, ys = traced(lambda e: scan(lambda c, x: (c + 1, x), torch.tensor(0.0), e, unroll=2))(torch.zeros(6, 0))
+    assert (total, ys.shape) == (6.0, (6, 0))

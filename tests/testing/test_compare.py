@@ -1,5 +1,8 @@
 """How two results are compared: what counts, and how it is said."""
 
+from collections import OrderedDict, namedtuple
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +13,7 @@ from funcnet.testing import strategies as fs
 from funcnet.testing.failures import compare, describe, explain, replay
 
 X = random.normal(random.key(0), (3, 4))
+Point, Pair = namedtuple("Point", "x y"), namedtuple("Pair", "x y")
 NAN = torch.tensor([1.0, float("nan")])
 
 
@@ -28,6 +32,14 @@ def test_a_tree_agrees_with_itself(t):
         ({"a": X, "b": X}, {"a": X}, "leaf 'b' is float32 of shape (3, 4), expected absent"),
         ((X, 2), (X, 3), "leaf '1' is 2, expected 3"),
         ((X, 2), (X, 2.0), "leaf '1' is 2, expected 2.0"),
+        ([X, 2], (X, 2), "the result is a list, expected a tuple"),
+        ({"a": {}}, {"a": []}, "leaf 'a' is a dict, expected a list"),
+        ({"a": {"b": {}}}, {"a": {}}, "leaf 'a' is {'b': {}}, expected {}"),
+        (Point(X, 2), Pair(X, 2), "the result is a Point, expected a Pair"),
+        ((1 + 1j,), (1 + 2j,), "leaf '0' is (1+1j), expected (1+2j)"),
+        ({"b": b"one"}, {"b": b"two"}, "leaf 'b' is b'one', expected b'two'"),
+        (np.arange(3), np.arange(3) + 1, "the result is array([0, 1, 2]), expected array([1, 2, 3])"),
+        (np.arange(2), np.arange(2.0), "the result is array([0, 1]), expected array([0., 1.])"),
         (torch.arange(3), torch.tensor([0, 1, 5]), "the result at index (2,) is 2, expected 5"),
         (torch.tensor(1.0), torch.tensor(2.0), "the result is 1, expected 2"),
         (NAN, NAN.flip(0), "the result at index (0,) is 1, expected nan"),
@@ -51,6 +63,12 @@ def test_nan_agrees_with_nan_alone():
     assert compare(NAN, NAN.clone(), exact=True) is None
     assert compare(NAN + 1e-9, NAN) is None
     assert compare(NAN.nan_to_num(), NAN) is not None
+    assert compare((float("nan"), np.array([float("nan")])), (float("nan"), np.array([float("nan")]))) is None
+    assert compare(float("nan"), 1.0) is not None
+
+
+def test_one_dict_is_as_good_as_another():
+    assert compare(OrderedDict(b=1, a=X), {"a": X, "b": 1}) is None
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.complex64])
