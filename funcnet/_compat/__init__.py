@@ -22,6 +22,7 @@ from funcnet._compat.derivatives import first_order as first_order
 from funcnet._compat.flops import FlopCounter as FlopCounter
 from funcnet._compat.flops import fake_mode as fake_mode
 from funcnet._compat.flops import storage_of as storage_of
+from funcnet._compat.guards import guards as guards
 from funcnet._compat.joint import is_cheap as is_cheap
 from funcnet._compat.joint import is_view as is_view
 from funcnet._compat.joint import joint_graph as joint_graph
