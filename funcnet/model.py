@@ -173,8 +173,11 @@ class Model:
             return self._run_inert(loan, values, args, train), dict(state)
         lent = {name: values[name].clone() for name in skeleton.lent[train]}
         filled = values | lent
+        statistics = {id(filled[name]): name for name in state}
+        if len(statistics) < len(state):  # the mode tells statistics apart by which tensor they are
+            filled |= {name: filled[name].clone() for name in skeleton.written[True] - lent.keys() if name in state}
+            statistics = {id(filled[name]): name for name in state}
         body.fill(filled)
-        statistics = {id(filled[name]): name for name in state if name in filled}
         watched = bool(capture or perturb)
         mode = PureMode(key, statistics, loan, aside=not (watched or _compat.globally_hooked()))
         hooks = Hooks(body, mode, capture, perturb or {}) if watched else None

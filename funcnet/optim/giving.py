@@ -3,14 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, strided
 from torch.nn import Parameter
 
 from .. import _compat
 from ..jit.donation import check_separate, poison_class
-from ..tree import PyTree, leaves, leaves_with_path
+from ..tree import PyTree, flatten, leaves, leaves_with_path, unflatten
 
-__all__ = ["KINDS", "keeps", "may_give", "taken"]
+__all__ = ["KINDS", "apart", "keeps", "may_give", "taken"]
 
 KINDS = {Tensor, Parameter}
 """Tensors that a kernel for many takes, and that may be written over: ordinary ones."""
@@ -40,9 +40,8 @@ def may_give(params: PyTree, state: Any, updates: PyTree) -> bool:
     storages = [leaf.untyped_storage() for leaf in owned]
     whole = all(storage.nbytes() == leaf.nbytes for storage, leaf in zip(storages, owned, strict=True))
     addresses = {storage.data_ptr() for storage in storages}
-    separate = len(addresses) == len(owned)
-    addresses.update([leaf.untyped_storage().data_ptr() for leaf in groups["updates"]])
-    if whole and separate and len(addresses) == len(everything):
+    separate = len(addresses) == len(owned)  # updates may share memory with each other
+    if whole and separate and addresses.isdisjoint([leaf.untyped_storage().data_ptr() for leaf in groups["updates"]]):
         return True
     # Either something is shared, or there are leaves without elements.
     paths = [path for path, leaf in leaves_with_path(trees) if isinstance(leaf, Tensor)]
@@ -56,6 +55,25 @@ def keeps(state: Any, params: PyTree) -> bool:
     """Whether a state holds the memory of parameters, which may then not be written over."""
     mine = {leaf.untyped_storage().data_ptr() for leaf in leaves(params)}
     return any(isinstance(t, Tensor) and t.untyped_storage().data_ptr() in mine for t in leaves(state))
+
+
+def apart(tree: PyTree, given: PyTree) -> PyTree:
+    """A tree with copies of those of its tensors that lie in the memory of the leaves of `given`.
+
+    Outside of ordinary eager code, where nothing is written over, the tree itself.
+    """
+    if not _compat.plain():
+        return tree
+    addresses = {_address(leaf) for leaf in leaves(given)} - {None}
+    found, treedef = flatten(tree)
+    if addresses.isdisjoint(map(_address, found)):
+        return tree
+    return unflatten(treedef, [leaf.clone() if _address(leaf) in addresses else leaf for leaf in found])
+
+
+def _address(leaf: Any) -> int | None:
+    """Where the memory of an ordinary tensor begins; None for one without, and for whatever else it is."""
+    return leaf.untyped_storage().data_ptr() or None if type(leaf) in KINDS and leaf.layout is strided else None
 
 
 def taken(written: Iterable[Tensor]) -> list[Tensor]:
