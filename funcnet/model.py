@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from funcnet import _compat, random, tree
 from funcnet.pure import PureMode, Skeleton
 from funcnet.pure.calls import Hooks, method_of
+from funcnet.pure.inert import Line
 from funcnet.pure.refusals import check_call, locate, refuse_tensors, refuse_writing, settled
 from funcnet.pure.skeleton import Loan
 from funcnet.pure.writes import versions, written_through_data
@@ -170,12 +171,16 @@ class Model:
             random.check_key(key)
         loan = skeleton.lend(train)
         body = loan.body
-        if body.inert and not (method or capture or perturb or kwargs) and _tensors_alone(args):
-            return self._run_inert(loan, values, args, train), dict(state)
+        if body.line and not (method or capture or perturb or kwargs) and _tensors_alone(args):
+            return self._run_inert(loan, body.line, values, args, train), dict(state)
         lent = {name: values[name].clone() for name in skeleton.lent[train]}
         filled = values | lent
+        statistics = {id(filled[name]): name for name in state}
+        if len(statistics) < len(state):  # the mode tells statistics apart by which tensor they are
+            filled |= {name: filled[name].clone() for name in skeleton.written[True] - lent.keys() if name in state}
+            statistics = {id(filled[name]): name for name in state}
         body.fill(filled)
-        level, statistics = _compat.level(), {id(filled[name]): name for name in state if name in filled}
+        level = _compat.level()
         watched = bool(capture or perturb)
         mode = PureMode(key, statistics, loan, aside=not (watched or _compat.globally_hooked()))
         hooks = Hooks(body, mode, capture, perturb or {}) if watched else None
@@ -204,12 +209,11 @@ class Model:
             hooks.check()
         return (output, new_state, hooks.captured) if hooks is not None and capture else (output, new_state)
 
-    def _run_inert(self, loan: Loan, values: Mapping[str, Tensor], args: Sequence[Any], train: bool) -> Any:
+    def _run_inert(self, loan: Loan, line: Line, values: Mapping[str, Tensor], args: Sequence[Any], train: bool) -> Any:
         """The call of a module that would ask nothing of the mode, and writes and leaves nothing."""
-        loan.traceless = True
-        loan.body.fill(values)
+        loan.cleared = True
         try:
-            return loan.body.module(*args)
+            return line.run(values, args)
         except Exception as error:
             locate(error, loan.body, repr(self), train)
             raise

@@ -1,5 +1,6 @@
 """Torch's own modules run with the mode off the stack, and nobody can tell: not by results, keys or other modes."""
 
+import gc
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from funcnet import Model, grad, hvp, jvp, random, tree, vmap
+from funcnet import Model, _compat, grad, hvp, jvp, random, tree, vmap
 from funcnet.pure.aside import as_torch_made_it
 from funcnet.pure.inert import inert
 from funcnet.pure.mode import PureMode
@@ -326,3 +327,29 @@ def test_only_functions_whose_calls_can_be_told_run_aside():
     assert aside(nn.LayerNorm.forward, PureMode) not in (None, nn.LayerNorm.forward)
     assert aside(nn.GELU.forward, PureMode) is nn.GELU.forward
     assert aside(nn.LayerNorm.forward, Watching) is None
+
+
+@pytest.mark.parametrize("taken_off", [False, True], ids=["before", "after"])
+def test_an_interrupt_while_the_mode_is_taken_off_leaves_nothing(taken_off, monkeypatch):
+    model = Model(Net)
+    params, state = model.init(KEY, dtype=F64)
+    x = random.normal(KEY, SEQUENCE, F64)
+    expected = model.apply(params, state, x, key=KEY, train=True)
+
+    def interrupted():
+        if taken_off:
+            pop()
+        raise KeyboardInterrupt
+
+    pop = _compat.pop_function_mode
+    with monkeypatch.context() as patch:
+        patch.setattr(_compat, "pop_function_mode", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.apply(params, state, x, key=KEY, train=True)
+    assert not _compat.function_modes()
+    gc.collect()  # the traceback, which holds the module that was called
+    tree.map(
+        lambda a, b: torch.testing.assert_close(a, b, rtol=0, atol=0),
+        model.apply(params, state, x, key=KEY, train=True),
+        expected,
+    )

@@ -61,5 +61,6 @@ def test_no_tensor_is_kept_alive():
 
 def test_none_where_torch_has_none_or_takes_no_such_thing(monkeypatch):
     assert _compat.guards([1.0]) is None
+    assert _compat.guards([drawn()] * 2) is None
     monkeypatch.setattr(sys.modules["funcnet._compat.guards"], "_guards", None)  # the function has the room's name
     assert _compat.guards([drawn()]) is None

@@ -1,6 +1,8 @@
 """A net of torch's own modules that ask nothing of the function mode runs without it, and nobody can tell."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 import torch
@@ -297,3 +299,60 @@ def test_threads_do_not_see_each_others_parameters():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def nested():
+    layer = nn.Linear(4, 4)
+    module = nn.Sequential(layer, nn.Sequential(nn.Tanh(), nn.Sequential()), layer, nn.BatchNorm1d(4))
+    module.scale = torch.ones(1)  # a tensor that no forward looks at
+    return module.eval()
+
+
+def test_layers_one_after_another_are_the_module(through_the_mode, no_mode):
+    model, params, state = Model.from_module(built(nested))
+    module, x = model.bind(params, state).eval(), random.normal(KEY, (3, 4))
+    for _ in range(2):
+        assert torch.equal(model(params, state, x), module(x))
+    other = {name: leaf + 1 for name, leaf in params.items()}
+    assert torch.equal(model(other, state, x), model.bind(other, state).eval()(x))
+    with pytest.raises(EnteredError):
+        through_the_mode(lambda: model(params, state, x))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_tensor_stays_in_a_layer(fails):
+    model, params, state = Model.from_module(built(nested))
+    x = random.normal(KEY, (3, 5 if fails else 4))
+    held = [weakref.ref(leaf) for leaf in params.values()]
+    if fails:
+        with pytest.raises(RuntimeError, match="cannot be multiplied") as error:
+            model(params, state, x)
+        assert "submodule '0' (Linear)" in error.value.__notes__[0]
+        del error
+    else:
+        model(params, state, x)
+    del params
+    gc.collect()
+    assert not any(leaf() is not None for leaf in held)
+
+
+def test_a_sequence_takes_one_argument():
+    model, params, state = Model.from_module(built(nested))
+    x = random.normal(KEY, (3, 4))
+    with pytest.raises(TypeError, match=r"Sequential.forward\(\) takes 2 positional arguments but 3 were given"):
+        model(params, state, x, x)
+
+
+def test_one_check_of_many_tensors_is_no_weaker_than_theirs():
+    model, params, state = Model.from_module(built(nested))
+    x = random.normal(KEY, (3, 4))
+    for _ in range(2):
+        model(params, state, x)
+    for wrong in ({"0.weight": params["0.bias"]}, {"0.bias": params["0.bias"].int()}, {"spare": x}):
+        with pytest.raises(tree.TreeMismatchError, match=next(iter(wrong))):
+            model(params | wrong, state, x)
+    with pytest.raises(tree.TreeMismatchError, match=r"0\.bias"):
+        model({name: leaf for name, leaf in params.items() if name != "0.bias"}, state, x)
+    assert torch.equal(
+        model(tree.cast(params, F64), tree.cast(state, F64), x.double()).float().isfinite(), torch.ones(3, 4) > 0
+    )

@@ -97,6 +97,22 @@ def test_batch_norm_statistics_equal_the_module():
         assert equal(state, dict(module.named_buffers()))
 
 
+@pytest.mark.parametrize("shared", ["1.running_mean", "0.bias"])
+def test_statistics_that_were_one_tensor_go_their_own_ways(shared):
+    module = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3)).train()
+    with torch.no_grad():
+        module[0].bias.copy_(random.normal(KEY, (3,))).requires_grad_(False)
+    model, params, state = Model.from_module(module)
+    one = state["0.bias"].clone()
+    state = dict(reversed((state | {"0.running_mean": one, shared: one}).items()))
+    module[0].running_mean.copy_(one), module[1].running_mean.copy_(state["1.running_mean"])
+    x = random.normal(KEY, (4, 3)) + 2
+    output, new = model.apply(params, state, x, train=True)
+    assert torch.equal(output, module(x))
+    torch.testing.assert_close(new, {name: module.state_dict()[name] for name in state}, rtol=0, atol=0)
+    assert torch.equal(one, state["0.bias"])
+
+
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.InstanceNorm1d, nn.SyncBatchNorm])
 @pytest.mark.parametrize("momentum", [0.3, None])
 def test_running_statistics_under_vmap_and_jit(norm, momentum):

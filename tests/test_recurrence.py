@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequen
 from funcnet import (
     MissingKeyError,
     Model,
+    _compat,
     ensemble,
     grad,
     hessian,
@@ -195,6 +196,23 @@ def test_jit_holds_an_lstm_in_single_precision_as_one_node(options, states):
         names, got = operators(f, *args)
         assert "funcnet.lstm_layer_backward.default" in names
         close(got, f(*args))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_lstms_workspace_is_asked_for_in_single_precision_on_the_cpu(dtype, device):
+    key = random.key(1)
+    x, hidden = random.normal(key, (5, 2, 3)), random.normal(key, (1, 2, 4))
+    weights = [random.normal(key, shape) for shape in ((16, 3), (16, 4), (16,), (16,))]
+    if not _compat.has_lstm_layer():
+        pytest.skip("this torch has no such kernel")
+    expected = _compat.lstm_workspace(x, weights, hidden, False)
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            assert _compat.lstm_workspace(x, weights, hidden, False) == expected > 0
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_jit_of_an_lstm_in_single_precision_with_dropout_between_layers():

@@ -21,13 +21,13 @@ def guards(tensors: Sequence[Tensor]) -> Callable[..., bool] | None:
     are not kept alive.
 
     What `torch.compile` guards its graphs by. None where torch has no such check or takes one of these for no tensor,
-    and where the compiler, which cannot look into it, is at work. Checked on 2.15.0.
+    where one is there twice, and where the compiler, which cannot look into the check, is at work. Checked on 2.15.0.
 
     >>> fits = guards([torch.ones(2), torch.ones(3)])
     >>> fits is None or (fits(torch.zeros(2), torch.zeros(3)), fits(torch.zeros(2), torch.zeros(4)))
     (True, False)
     """
-    if _guards is None or torch.compiler.is_compiling():
+    if _guards is None or torch.compiler.is_compiling() or len(set(map(id, tensors))) < len(tensors):
         return None
     try:
         # Left out, the keywords end the process instead of raising.

@@ -61,7 +61,7 @@ def _(
 def lstm_workspace(input: Tensor, weights: Sequence[Tensor], hidden: Tensor, reverse: bool) -> int:
     """How many bytes `lstm_layer` hands to its pullback: oneDNN alone knows, so one call with such shapes tells."""
     with untraced():
-        x, *ws, h = (torch.zeros(t.shape) for t in (input, *weights, hidden))
+        x, *ws, h = (torch.zeros(t.shape, dtype=torch.float32, device="cpu") for t in (input, *weights, hidden))
         workspace: Tensor = lstm_layer(x, ws, h, h.clone(), reverse, _ASKED)[3]
     return workspace.numel()
 

@@ -99,12 +99,13 @@ def _without_mode(forward: Callable[..., Any], ours: Callable[..., Any], cell: _
         mode = _compat.function_mode()
         if type(mode) is not PureMode or not mode.aside:  # none, or somebody's own on top of it
             return forward(self, *args, **kwargs)
-        cell.mode = mode
-        _compat.pop_function_mode()
         try:
+            cell.mode = mode
+            _compat.pop_function_mode()
             return call_aside(mode, ours, (self, *args), kwargs)
         finally:
             cell.mode = None
-            _compat.push_function_mode(mode)
+            if _compat.function_mode() is not mode:  # an interrupt may come before it was taken off
+                _compat.push_function_mode(mode)
 
     return run

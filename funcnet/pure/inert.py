@@ -4,11 +4,14 @@ The mode costs about 3 us for each torch function, a third of a tiny layer. Whoe
 in it, so only torch's own classes are listed here, and only as torch made them.
 """
 
-from torch import nn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
 
 from funcnet import _compat
 
-__all__ = ["ALWAYS", "IN_EVALUATION", "inert", "writes_nothing"]
+__all__ = ["ALWAYS", "IN_EVALUATION", "Line", "inert", "writes_nothing"]
 
 # They call nothing that the mode's table changes the result of, draw nothing, write nothing and assign no attribute.
 ALWAYS = (
@@ -49,3 +52,44 @@ def _inert(module: nn.Module) -> bool:
         and writes_nothing(module)
         and not _compat.hooked(module)
     )
+
+
+class Line:
+    """An inert module as the layers whose forwards it calls, one after another.
+
+    Nothing is hooked onto these calls, so that there is nothing but the forwards to call; and tensors lie where Python
+    looks first for an attribute, before it asks `nn.Module`.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        """Take the module, which holds no modules but in `nn.Sequential`."""
+        self._whole = module.forward
+        self._parts = list(_parts(module)) if type(module) is nn.Sequential else None
+        self._attributes: list[tuple[dict[str, Any], str, str]] = []
+
+    def place(self, owner: nn.Module, key: str, name: str) -> None:
+        """Tell where a tensor belongs, and its name."""
+        self._attributes.append((vars(owner), key, name))
+
+    def run(self, values: Mapping[str, Tensor], args: Sequence[Any]) -> Any:
+        """The call with these tensors, by name."""
+        for attributes, key, name in self._attributes:
+            attributes[key] = values[name]
+        try:
+            if self._parts is None or len(args) != 1:
+                return self._whole(*args)
+            (x,) = args
+            for part in self._parts:
+                x = part.forward(x)
+            return x
+        finally:
+            for attributes, key, _ in self._attributes:
+                attributes.pop(key, None)
+
+
+def _parts(module: nn.Module) -> Iterator[nn.Module]:
+    if type(module) is nn.Sequential:
+        for child in module:
+            yield from _parts(child)
+    else:
+        yield module

@@ -52,7 +52,8 @@ class PureMode(KeyedMode):
         self.statistics = statistics
         self.loan = loan
         self.aside = aside
-        self.peeked: list[tuple[Tensor, Tensor | None, list[int]]] = []  # of `pure/writes.py`
+        # Of `pure/writes.py`, by the tensor's `id`, which is its own as long as the tensor lies beside.
+        self.peeked: dict[int, list[tuple[Tensor, Tensor | None, list[int]]]] = {}
 
     def name_of(self, tensor: Tensor) -> str | None:
         """The name of a state tensor of this call."""

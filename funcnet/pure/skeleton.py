@@ -6,8 +6,8 @@ Every call borrows a copy of its own, so neither two threads nor a call within a
 
 import copy
 import types
-from collections.abc import Mapping, Sequence
-from operator import attrgetter, methodcaller
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, NamedTuple
 
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
-from funcnet import tree
+from funcnet import _compat, tree
 from funcnet.pure.adaptive import adaptive_log_softmax
 from funcnet.pure.aside import as_torch_made_it, run_aside
 from funcnet.pure.attributes import Attributes
-from funcnet.pure.inert import inert
+from funcnet.pure.inert import Line, inert
 from funcnet.pure.inference import attention_forward
 from funcnet.pure.normalization import cumulative_batch_norm
 
@@ -92,16 +92,19 @@ class Body:
         self.paths = {id(submodule): path for path, submodule in module.named_modules()}
         self._direct: list[tuple[dict[str, Any], str, str, Any]] = []
         self._trees: list[tuple[dict[str, Any], Place, tree.TreeDef, Any]] = []
+        self.line = Line(module) if inert(module) else None
         for place in places:
-            owner = getattr(module.get_submodule(place.owner), place.kind)
+            submodule = module.get_submodule(place.owner)
+            owner = getattr(submodule, place.kind)
             if place.treedef is None:
                 name = place.names[0]
                 assert name is not None  # the attribute is a tensor
                 self._direct.append((owner, place.key, name, owner[place.key]))
+                if self.line is not None and place.kind != "__dict__":  # where it would lie already, and be of no use
+                    self.line.place(submodule, place.key, name)
             else:
                 self._trees.append((owner, place, place.treedef, owner[place.key]))
         self._attributes = Attributes(module, _NO_TENSORS)
-        self.inert = inert(module)
         self.harmless = harmless
 
     def fill(self, values: Mapping[str, Tensor]) -> None:
@@ -150,11 +153,12 @@ class Loan:
     def __init__(self, body: Body, free: list[Body]) -> None:
         """Take the body, and the pool that it belongs to."""
         self.body, self._free = body, free
-        self.traceless = False  # whether no code but that of inert modules runs
+        self.traceless = False  # whether no code but that of harmless modules runs
+        self.cleared = False  # whether the tensors have been taken out already
 
     def __del__(self) -> None:
         """Give the body back, if it is of any more use."""
-        if self.body.clear(self.traceless):
+        if self.cleared or self.body.clear(self.traceless):
             self._free.append(self.body)
 
 
@@ -178,6 +182,11 @@ class Skeleton:
             parameter = isinstance(tensor, nn.Parameter)
             trainable = parameter and tensor.requires_grad
             self.leaves[name] = Leaf(name, trainable, parameter, memo[id(tensor)])
+        names = list(self.leaves)
+        self._in_order: Callable[[Mapping[str, Tensor]], Sequence[Tensor]] = (
+            itemgetter(*names) if names[1:] else lambda values: [values[name] for name in names]  # alone it comes bare
+        )
+        self._checks: tuple[Callable[..., bool], ...] = ()
         self._shapes = [leaf.like.shape for leaf in self.leaves.values()]
         self._floating = [leaf.like.is_floating_point() for leaf in self.leaves.values()]
         # Buffers are lent as copies, since their module may write them in place; but not the statistics that only
@@ -193,14 +202,19 @@ class Skeleton:
     def fits(self, values: Mapping[str, Tensor]) -> bool:
         """Whether these are tensors of the right names, shapes and kinds."""
         try:
-            own = [values[name] for name in self.leaves]
-            return (
-                len(values) == len(own)
-                and list(map(_shape, own)) == self._shapes
-                and list(map(_is_floating, own)) == self._floating
-            )
+            own = self._in_order(values)
+            if len(values) != len(own):
+                return False
+            plain = _compat.plain()
+            if plain and any(check(*own) for check in self._checks):
+                return True
+            fits = list(map(_shape, own)) == self._shapes and list(map(_is_floating, own)) == self._floating
         except (KeyError, AttributeError):
             return False
+        if fits and plain and (check := _compat.guards(own)) is not None:
+            # One for tensors that a gradient is asked of and one for others. Threads may lose each other's.
+            self._checks = (check, *self._checks[:1])
+        return fits
 
     def lend(self, train: bool) -> "Loan":
         """Borrow a copy of the module in train or evaluation mode."""

@@ -33,12 +33,12 @@ def _bare(value: Any) -> Any:
 
 def _get(mode: "PureMode", tensor: Tensor) -> Tensor:
     data: Tensor = _data.__get__(tensor)
-    mode.peeked.append((tensor, data, versions([data])))
+    mode.peeked.setdefault(id(tensor), []).append((tensor, data, versions([data])))
     return data
 
 
 def _set(mode: "PureMode", tensor: Tensor, value: Tensor) -> None:
-    mode.peeked.append((tensor, None, []))
+    mode.peeked.setdefault(id(tensor), []).append((tensor, None, []))
     if mode.holds(tensor) and tensor.shape == value.shape:  # a tracer sees what is written, and not what is exchanged
         tensor.detach().copy_(value)
     else:
@@ -47,7 +47,7 @@ def _set(mode: "PureMode", tensor: Tensor, value: Tensor) -> None:
 
 def written_through_data(mode: "PureMode", tensor: Tensor) -> bool:
     """Whether this call wrote into the memory of a tensor as `tensor.data.mul_(2)`, or gave it other memory."""
-    return any(t is tensor and (data is None or versions([data]) != before) for t, data, before in mode.peeked)
+    return any(data is None or versions([data]) != before for _, data, before in mode.peeked.get(id(tensor), ()))
 
 
 DATA: dict[Any, Replacement] = {_data.__get__: _get, _data.__set__: _set}

@@ -10,6 +10,7 @@ from torch import Tensor
 from funcnet import optim, random, tree
 from funcnet.model import Params, State
 from funcnet.optim import GradientTransformation, Scalar, advance
+from funcnet.optim.giving import apart
 from funcnet.optim.leafwise import wide
 from funcnet.optim.wrappers.choice import choose, decided
 from funcnet.optim.wrappers.conditions import all_finite
@@ -69,6 +70,8 @@ class Step:
         key = random.fold_in(ts.key, ts.step)
         skipped, average, scale = ts.skipped, ts.average, ts.scale
         (value, (state, metrics)), grads = self.gradient(ts.params, ts.state, batch, key, scale)
+        if self.donate:  # what the loss hands out may be a parameter, or a view of one
+            value, state, metrics = apart((value, state, metrics), ts.params)
         told = statistics.measured(self.metrics, statistics.Change(grads, ts.params))
         before = tree.map(torch.clone, ts.params) if self.before and self.donate else ts.params
         finite = None if skipped is None else all_finite([value, grads], value)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.func import vmap
 
 from funcnet import DonatedTensorError, grad, jit, optim, random, tree
-from funcnet.optim import blocks, fast
+from funcnet.optim import blocks, fast, giving
 from funcnet.optim.leafwise import each, total
 from funcnet.train import TrainState, make_step
 
@@ -185,3 +185,44 @@ def test_blocks_change_nothing(shapes, block, small):
         assert together.untyped_storage().nbytes() == together.nbytes  # memory of its own
     want = sum((torch.sum(g * m) for g, m in zip(leaves, others, strict=True)), torch.zeros((), dtype=torch.float64))
     torch.testing.assert_close(added, want)
+
+
+def untouched(params, state, batch, key):
+    """A loss that hands out its parameters, as they are and as views."""
+    value = (params["w"] ** 2).sum() * params["t"]
+    views = {"rows": params["w"][1:], "flat": params["w"].view(-1)}
+    return value, ({**state, "previous": params["w"]}, {"w": params["w"], "temperature": params["t"], **views})
+
+
+def test_what_a_loss_hands_out_is_not_written_over():
+    params = {"w": random.normal(random.key(1), (3, 2)), "t": random.normal(random.key(2), ())}
+    start = {"previous": torch.full((3, 2), 7.0)}
+    after = {}
+    for donate in (False, True):
+        step = make_step(untouched, optim.sgd(0.1, 0.9), donate=donate)
+        ts, told = step.init(tree.map(torch.clone, params), start, random.key(0)), []
+        for _ in range(3):
+            ts, metrics = step(ts, None)
+            told += [metrics, ts.state]
+        after[donate] = ts, told
+    close(after[True][1], after[False][1], rtol=0, atol=0)
+    close(after[True][0].params, after[False][0].params)
+
+
+def test_a_value_that_is_a_parameter_is_not_written_over():
+    step = make_step(lambda params, *_: (params["t"], ({}, {})), optim.sgd(0.5, 0.9), donate=True)
+    ts = step.init({"t": random.normal(random.key(2), ())}, {}, random.key(0))
+    before = ts.params["t"].clone()
+    ts, metrics = step(ts, None)
+    assert torch.equal(metrics["loss"], before)
+    close(ts.params["t"], before - 0.5)
+
+
+def test_gradients_that_share_memory_are_told_apart_without_paths(monkeypatch):
+    optimizer, params = optim.sgd(0.1, 0.9), {name: random.normal(random.key(3), (4,)) for name in "ab"}
+    grads = grad(lambda p: (p["a"] + p["b"]).sum())(params)
+    assert grads["a"].data_ptr() == grads["b"].data_ptr()  # one 1, expanded
+    monkeypatch.setattr(giving, "leaves_with_path", None)
+    kept = tree.map(torch.clone, params)
+    moved, _ = optim.advance(optimizer, grads, optimizer.init(params), params, donate=True)
+    close(moved, tree.map(lambda leaf: leaf - 0.1, kept))
