@@ -10,7 +10,6 @@ from ..tree.mismatch import match
 from . import fast
 from .arguments import stateful
 from .base import Advancing, GradientTransformation, advance, chain, needed
-from .giving import Asked, Last
 from .leafwise import abs_sq, each, moment_zeros, root, square_zeros, unbiased
 from .scaling import ScaleByScheduleState, scale_by_learning_rate
 from .values import (
@@ -215,38 +214,29 @@ def _folded(
 ) -> GradientTransformation:
     """The same chain, whose `links` are one kernel in ordinary eager steps; its states are the chain's own."""
     scheduled = learning_rate is not None and is_schedule(learning_rate, "learning_rate")
-    last = Last()
     constant, schedule = cast(Scalar, learning_rate), cast(Schedule, learning_rate)  # one of them, as `scheduled` tells
 
     def run(
-        updates: PyTree, state: tuple[Any, ...], params: PyTree, onto: bool, donate: Asked | None = None
+        updates: PyTree, state: tuple[Any, ...], params: PyTree, onto: bool, donate: bool = False
     ) -> tuple[PyTree, Any] | None:
         if learning_rate is None or not isinstance(state, tuple) or len(state) != links:
             return None
         if not isinstance(state[0], ScaleByAdamState):
             return None
-        own, ending = state[0], state[-1]
-        rate = value_at(schedule, ending.count, "learning_rate") if scheduled else constant
-        known = last.columns(updates, own.count, params, own.mu, own.nu) if donate else None
+        own, last = state[0], state[-1]
+        rate = value_at(schedule, last.count, "learning_rate") if scheduled else constant
+        grads = match(updates, own.mu, "updates", "state.mu")
         mu, treedef = flatten(own.mu)
-        weights: list[Tensor] | None
-        if known is not None:
-            grads, weights, mu, nu = known
-        else:
-            grads = match(updates, own.mu, "updates", "state.mu")
-            nu = match(own.nu, own.mu, "state.nu", "state.mu")
-            # Two links are Adam without decay, which does not look at the parameters.
-            unseen = params is None and links == 2
-            weights = None if unseen else match(needed(params, "adamw"), own.mu, "params", "state.mu")
-        give = donate is not None and (known is not None or donate())
+        nu = match(own.nu, own.mu, "state.nu", "state.mu")
+        # Two links are Adam without decay, which does not look at the parameters.
+        unseen = params is None and links == 2
+        weights = None if unseen else match(needed(params, "adamw"), own.mu, "params", "state.mu")
         count = increment(own.count)
-        new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights, onto, give, known is not None)
+        new = fast.adam(grads, mu, nu, count, b1, b2, eps, rate, weight_decay, weights, onto, donate)
         if new is None:
             return None
-        if give:
-            last.keep(treedef, grads, count, *new)
         adam_state = ScaleByAdamState(count=count, mu=unflatten(treedef, new[1]), nu=unflatten(treedef, new[2]))
-        rate_state = ScaleByScheduleState(count=increment(ending.count)) if scheduled else ending
+        rate_state = ScaleByScheduleState(count=increment(last.count)) if scheduled else last
         return unflatten(treedef, new[0]), (adam_state, *state[1:-1], rate_state)
 
     def update(
@@ -256,13 +246,9 @@ def _folded(
         return folded if folded is not None else reference.update(updates, state, params, **extra)
 
     def advancing(
-        updates: PyTree, state: tuple[Any, ...], params: PyTree, donate: Asked | None, **extra: Any
+        updates: PyTree, state: tuple[Any, ...], params: PyTree, donate: bool, **extra: Any
     ) -> tuple[PyTree, Any]:
         folded = run(updates, state, params, onto=True, donate=donate)
-        return (
-            folded
-            if folded is not None
-            else advance(reference, updates, state, params, donate=donate is not None, **extra)
-        )
+        return folded if folded is not None else advance(reference, updates, state, params, donate=donate, **extra)
 
     return Advancing.of(GradientTransformation(reference.init, update), advancing)

@@ -22,13 +22,12 @@ What every transformation promises:
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast
 
 from ..tree import PyTree, flatten, unflatten
 from ..tree.mismatch import match
 from . import fast
-from .giving import Asked, keeps, may_give
+from .giving import keeps, may_give
 from .placing import placed
 
 __all__ = [
@@ -91,10 +90,7 @@ class Advancing(GradientTransformation):
 
     @classmethod
     def of(cls, transformation: GradientTransformation, advance: Callable[..., tuple[PyTree, Any]]) -> "Advancing":
-        """The same transformation, with `advance(updates, state, params, donate, **extra) -> (params, state)`.
-
-        `donate` is None, or tells when it is called whether the old values may be written over.
-        """
+        """The same transformation, with `advance(updates, state, params, donate, **extra) -> (params, state)`."""
         new = cls(*transformation)
         new.advance = advance
         return new
@@ -125,8 +121,7 @@ def advance(
     if params is None:
         raise ValueError("advance needs the parameters: write optim.advance(optimizer, grads, state, params).")
     if isinstance(optimizer, Advancing):
-        asked = partial(may_give, params, state, updates) if donate else None
-        return optimizer.advance(updates, state, params, asked, **extra)
+        return optimizer.advance(updates, state, params, donate and may_give(params, state, updates), **extra)
     updates, state = optimizer.update(updates, state, params, **extra)
     return apply_updates(params, updates), state
 
@@ -276,14 +271,11 @@ def _chained(
     # The last that changes anything.
     last = next((n for n in reversed(range(len(links))) if links[n] is not _IDENTITY), 0)
 
-    def advancing(
-        updates: PyTree, state: Any, params: PyTree, donate: Asked | None, **extra: Any
-    ) -> tuple[PyTree, Any]:
+    def advancing(updates: PyTree, state: Any, params: PyTree, donate: bool, **extra: Any) -> tuple[PyTree, Any]:
         states = unpacked(state)
         updates, before = run(links[:last], updates, states[:last], params, extra)
-        give = donate is not None and donate() and not keeps(before, params)  # a rule may remember where it was
-        certain = (lambda: True) if give else None
-        params, own = cast(Advancing, links[last]).advance(updates, states[last], params, certain, **extra)
+        donate = donate and not keeps(before, params)  # a rule may remember where it was
+        params, own = cast(Advancing, links[last]).advance(updates, states[last], params, donate, **extra)
         return params, pack([*before, own, *states[last + 1 :]])
 
     whole = GradientTransformation(init, update)

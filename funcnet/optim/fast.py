@@ -89,12 +89,11 @@ def adam(
     params: list[Tensor] | None = None,
     onto: bool = False,
     donate: bool = False,
-    known: bool = False,
 ) -> tuple[Leaves, Leaves, Leaves] | None:
     """`(-learning_rate * (adam + weight_decay * params), mu, nu)` by torch's fused kernel, or None where it cannot.
 
     With `onto` the first is the new parameters instead, to which the update is added already; with `donate` all three
-    are in the memory of the old. `known` leaves are usable and contiguous, and are not asked again.
+    are in the memory of the old.
 
     `count` counts this update, so it is at least 1. The kernel writes in place: it gets copies of the moments, and for
     its parameters zeros, which then hold exactly the update. Folding rate and decay in spares two passes over fresh
@@ -102,11 +101,10 @@ def adam(
     """
     columns = [grads, mu, nu] if params is None else [grads, mu, nu, params]
     rates = _numbers(b1, b2, eps, weight_decay)
-    step = count.to(torch.float32)
-    if rates is None or not (known or usable(*columns, [step])) or not is_constant(learning_rate):
+    if rates is None or not usable(*columns, [count.to(torch.float32)]) or not is_constant(learning_rate):
         return None
     beta1, beta2, epsilon, decay = rates
-    lr = number(learning_rate)
+    lr, step = number(learning_rate), count.to(torch.float32)
     dtype = torch.promote_types(grads[0].dtype, torch.float32)
     if mu[0].dtype != dtype or nu[0].dtype != dtype or (decay and not onto and isinstance(lr, Tensor)):
         return None
@@ -124,7 +122,7 @@ def adam(
             target, given, means, squares, step, lr, beta1, beta2, epsilon, decay if onto else 0.0
         )
 
-    if (found := _run(kernel, grads, [weights, mu, nu], donate, known and weights is not None)) is None:
+    if (found := _run(kernel, grads, [weights, mu, nu], donate)) is None:
         return None
     updates, new_mu, new_nu = found
     if decay and params is not None and not onto:
@@ -169,12 +167,11 @@ def _run(
     grads: list[Tensor],
     columns: Sequence[list[Tensor] | None],
     donate: bool,
-    known: bool = False,
 ) -> list[Leaves] | None:
     """What a kernel that writes makes of lists of leaves, or of copies of them; None stands for a list of zeros."""
-    if not known and not all(map(_is_contiguous, grads)):
+    if not all(map(_is_contiguous, grads)):
         grads = [g.contiguous() for g in grads]
-    if donate and (known or all(column is not None and all(map(_is_contiguous, column)) for column in columns)):
+    if donate and all(column is not None and all(map(_is_contiguous, column)) for column in columns):
         given = cast(list[list[Tensor]], columns)
         return [taken(column) for column in given] if kernel(grads, given) else None
     found: list[list[Tensor]] = [[] for _ in columns]

@@ -1,25 +1,16 @@
 """Donation in eager updates: new values in the memory of the old."""
 
-import weakref
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
-from operator import attrgetter, is_, methodcaller
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor, strided
 from torch.nn import Parameter
 
 from .. import _compat
 from ..jit.donation import check_separate, poison_class
-from ..tree import PyTree, TreeDef, flatten, leaves, leaves_with_path, unflatten
+from ..tree import PyTree, flatten, leaves, leaves_with_path, unflatten
 
-__all__ = ["KINDS", "Asked", "Last", "apart", "keeps", "may_give", "taken"]
-
-Asked = Callable[[], bool]
-"""Whether a step may write over what it is given; asked where it is not known."""
-
-_data = attrgetter("data")
-_data_ptr, _is_contiguous = methodcaller("data_ptr"), methodcaller("is_contiguous")
+__all__ = ["KINDS", "apart", "keeps", "may_give", "taken"]
 
 KINDS = {Tensor, Parameter}
 """Tensors that a kernel for many takes, and that may be written over: ordinary ones."""
@@ -85,66 +76,10 @@ def _address(leaf: Any) -> int | None:
     return leaf.untyped_storage().data_ptr() or None if type(leaf) in KINDS and leaf.layout is strided else None
 
 
-class _Known(NamedTuple):
-    treedef: TreeDef
-    leaves: list[weakref.ref[Tensor]]
-    addresses: list[int]
-    own_kinds: Callable[..., bool]
-    grad_kinds: Callable[..., bool]
-
-
-class Last:
-    """What a donating step returned last: when it comes back, nothing has to be asked of it again.
-
-    It was found to be ordinary, contiguous, of one dtype and device, without a graph, whole and separate; the same
-    tensors at the same addresses are so still. Leaves are held weakly, and what is known is replaced in one go: threads
-    that share an optimizer miss what the other left, and ask.
-    """
-
-    def __init__(self) -> None:
-        """Begin with nothing."""
-        self._known: _Known | None = None
-
-    def columns(self, updates: PyTree, count: Tensor, *trees: PyTree) -> list[list[Tensor]] | None:
-        """The leaves of the updates and of these trees, if the latter are what was returned; else None."""
-        known = self._known
-        if known is None or not _compat.plain():
-            return None
-        opened = [flatten(tree) for tree in (updates, *trees)]
-        if any(treedef != known.treedef for _, treedef in opened):
-            return None
-        grads, *own = [values for values, _ in opened]
-        everything = [count, *chain.from_iterable(own)]
-        if (
-            all(map(is_, everything, [leaf() for leaf in known.leaves]))
-            and known.own_kinds(*everything)
-            and list(map(_data_ptr, everything)) == known.addresses
-            and known.grad_kinds(*grads)
-            and set(known.addresses).isdisjoint([leaf.untyped_storage().data_ptr() for leaf in grads])
-        ):
-            return [grads, *own]
-        return None
-
-    def keep(self, treedef: TreeDef, grads: Sequence[Tensor], count: Tensor, *columns: Sequence[Tensor]) -> None:
-        """Remember what is returned, and of what kind the updates were."""
-        everything = [count, *chain.from_iterable(columns)]
-        known, self._known = self._known, None
-        if not all(map(_is_contiguous, (*grads, *everything))):
-            return
-        addresses = list(map(_data_ptr, everything))
-        if known is None or not known.own_kinds(*everything) or not known.grad_kinds(*grads):
-            kinds = _compat.guards(everything), _compat.guards(grads)
-        else:
-            kinds = known.own_kinds, known.grad_kinds
-        if kinds[0] is not None and kinds[1] is not None:
-            self._known = _Known(treedef, list(map(weakref.ref, everything)), addresses, kinds[0], kinds[1])
-
-
 def taken(written: Iterable[Tensor]) -> list[Tensor]:
     """The same memory as other tensors; those that were written over can no longer be read."""
     written = list(written)
-    # `data` is a detached alias, too, without the dispatcher's microsecond; but a tangent stays on `detach` alone.
-    fresh = [leaf.detach() for leaf in written] if _compat.forward_mode() else list(map(_data, written))
+    fresh = [leaf.detach() for leaf in written]
     for leaf in written:
         leaf.__class__ = _Donated
     return fresh

@@ -13,7 +13,6 @@ from ..tree.mismatch import match
 from . import fast
 from .arguments import check_floating
 from .blocks import Blocks
-from .giving import Asked
 from .placing import placed
 from .values import Scalar, correction, increment
 
@@ -128,7 +127,7 @@ def scaled(updates: PyTree, factor: Scalar) -> PyTree:
     return unflatten(treedef, [(value * factor).to(value.dtype) for value in values])
 
 
-def stepped(params: PyTree, updates: PyTree, factor: Scalar, donate: Asked | None = None) -> PyTree:
+def stepped(params: PyTree, updates: PyTree, factor: Scalar, donate: bool = False) -> PyTree:
     """`apply_updates(params, scaled(updates, factor))`, in eager steps without the updates between.
 
     With `donate` in the memory of the parameters.
@@ -138,7 +137,7 @@ def stepped(params: PyTree, updates: PyTree, factor: Scalar, donate: Asked | Non
     if fast.usable(values, added) and fast.is_constant(factor) and values[0].dtype == added[0].dtype:
         number = fast.number(factor)
         if not isinstance(number, Tensor):
-            return unflatten(treedef, (fast.add_onto if donate and donate() else fast.add)(values, added, number))
+            return unflatten(treedef, (fast.add_onto if donate else fast.add)(values, added, number))
     check_floating(values, params, "params")
     check_floating(added, updates, "updates")
     pairs = zip(values, placed(added, values), strict=True)

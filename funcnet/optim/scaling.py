@@ -7,7 +7,6 @@ import torch
 from ..tree import PyTree
 from .arguments import stateful
 from .base import Advancing, EmptyState, GradientTransformation, identity, stateless
-from .giving import Asked
 from .leafwise import scaled, stepped
 from .values import Scalar, ScalarOrSchedule, Schedule, increment, is_schedule, scalar, value_at, zero_count
 
@@ -35,7 +34,7 @@ def scale(step_size: Scalar) -> GradientTransformation:
     rule = stateless(lambda updates, params: scaled(updates, step_size))
 
     def advancing(
-        updates: PyTree, state: EmptyState, params: PyTree, donate: Asked | None, **extra: Any
+        updates: PyTree, state: EmptyState, params: PyTree, donate: bool, **extra: Any
     ) -> tuple[PyTree, EmptyState]:
         return stepped(params, updates, step_size, donate), state
 
@@ -64,7 +63,7 @@ def scale_by_schedule(step_size_fn: Schedule) -> GradientTransformation:
         return scaled(updates, step_size), ScaleByScheduleState(count=increment(state.count))
 
     def advancing(
-        updates: PyTree, state: ScaleByScheduleState, params: PyTree, donate: Asked | None, **extra: Any
+        updates: PyTree, state: ScaleByScheduleState, params: PyTree, donate: bool, **extra: Any
     ) -> tuple[PyTree, ScaleByScheduleState]:
         step_size = value_at(step_size_fn, state.count, "step_size_fn")
         return stepped(params, updates, step_size, donate), ScaleByScheduleState(count=increment(state.count))

@@ -10,7 +10,6 @@ from ..tree.mismatch import match
 from . import fast
 from .arguments import stateful
 from .base import Advancing, GradientTransformation, advance, chain, identity
-from .giving import Asked
 from .leafwise import each, moment_zeros
 from .scaling import ScaleByScheduleState, scale_by_learning_rate
 from .values import Scalar, ScalarOrSchedule, increment, scalar, value_at
@@ -77,7 +76,7 @@ def sgd(
     reference = chain(trace(momentum, nesterov, accumulator_dtype), scale_by_learning_rate(learning_rate))
 
     def advancing(
-        updates: PyTree, state: tuple[Any, ...], params: PyTree, donate: Asked | None, **extra: Any
+        updates: PyTree, state: tuple[Any, ...], params: PyTree, donate: bool, **extra: Any
     ) -> tuple[PyTree, Any]:
         known = isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], TraceState)
         if learning_rate is not None and known:
@@ -89,10 +88,9 @@ def sgd(
             grads = match(updates, sums, "updates", "state.trace")
             weights = match(params, sums, "params", "state.trace")
             old, treedef = flatten(sums)
-            give = donate is not None and donate()
-            new = fast.momentum(grads, old, weights, cast(Scalar, rate), momentum, nesterov, give)
+            new = fast.momentum(grads, old, weights, cast(Scalar, rate), momentum, nesterov, donate)
             if new is not None:
                 return unflatten(treedef, new[0]), (TraceState(trace=unflatten(treedef, new[1])), after)
-        return advance(reference, updates, state, params, donate=donate is not None, **extra)
+        return advance(reference, updates, state, params, donate=donate, **extra)
 
     return Advancing.of(reference, advancing)
