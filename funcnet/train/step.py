@@ -71,7 +71,7 @@ class Step:
         skipped, average, scale = ts.skipped, ts.average, ts.scale
         (value, (state, metrics)), grads = self.gradient(ts.params, ts.state, batch, key, scale)
         if self.donate:  # what the loss hands out may be a parameter, or a view of one
-            value, state, metrics = apart((value, state, metrics), (ts.params, ts.opt_state))
+            value, state, metrics = apart((value, state, metrics), ts.params)
         told = statistics.measured(self.metrics, statistics.Change(grads, ts.params))
         before = tree.map(torch.clone, ts.params) if self.before and self.donate else ts.params
         finite = None if skipped is None else all_finite([value, grads], value)
