@@ -54,8 +54,8 @@ bench: $(VENV)/.dev
 # Every figure of the pages anew, from all subjects of each file: hours on two cores, beside no other work.
 results: $(VENV)/.dev
 	$(BIN)/funcnet bench mlp cnn gpt-small lstm overhead overhead-gradient ensemble-64 per-example blocks vit-tiny dlrm \
-		resnet18 mlp-inference cnn-inference gpt-small-inference lstm-inference --out $(RESULTS)/bench-cpu.json
-	$(BIN)/funcnet bench hvp epoch uniform normal ensemble-1 ensemble-4 ensemble-16 ensemble-256 dlrm-inference \
+		mlp-inference cnn-inference gpt-small-inference lstm-inference --out $(RESULTS)/bench-cpu.json
+	$(BIN)/funcnet bench resnet18 hvp epoch uniform normal ensemble-1 ensemble-4 ensemble-16 ensemble-256 dlrm-inference \
 		resnet18-inference vit-tiny-inference resnet50-inference --out $(RESULTS)/bench-cpu-more.json
 	$(BIN)/funcnet bench gpt gpt-inference --ways module --ways 'module, fused' --ways 'module compiled*' \
 		--ways 'funcnet*' --ways jax --out $(RESULTS)/bench-cpu-gpt.json

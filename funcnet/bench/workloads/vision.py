@@ -50,7 +50,8 @@ def cnn(machine: str) -> Workload:
 
 def resnet18(machine: str) -> Workload:
     """ResNet-18 with ten classes."""
-    return _resnet("resnet18", machine, {"layers": (2, 2, 2, 2), "bottleneck": False})
+    # At a rate of 1e-4 the loss falls to a hundredth in six steps, and torch's own ways are 0.3 % apart.
+    return replace(_resnet("resnet18", machine, {"layers": (2, 2, 2, 2), "bottleneck": False}), rate=1e-5)
 
 
 def resnet50(machine: str) -> Workload:
