@@ -13,8 +13,9 @@ from funcnet._compat.watching import watching
 _depth = getattr(torch._C, "_len_torch_function_stack", int)
 _at: Any = getattr(torch._C, "_get_function_stack_at", None)
 pop_function_mode: Any = getattr(torch._C, "_pop_torch_function_stack", None)
-_any_autocast: Any = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 push_function_mode: Any = getattr(torch._C, "_push_on_torch_function_stack", None)
+
+_any_autocast: Any = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 
 def transform_active() -> bool:

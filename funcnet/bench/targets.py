@@ -161,8 +161,7 @@ def _row(one: Reached) -> tuple[str, ...]:
     name, worst = one.worst
     interval = f", {one.timed[name].interval}" if name in one.timed else ""
     least = "at least " if one.target.least else ""
-    bounds = ("" if bound is None else f"{least}{bound:.2f}" for bound in (one.target.mean, one.target.worst))
-    mean, bound = bounds
+    mean, bound = ("" if b is None else f"{least}{b:.2f}" for b in (one.target.mean, one.target.worst))
     return one.target.title, f"{one.mean:.2f}", mean, f"{worst:.2f} ({name}{interval})", bound, str(len(one.ratios))
 
 

@@ -60,12 +60,10 @@ class Program:
         constants = {i: leaf for i, leaf in enumerate(arguments.leaves) if i not in set(tensors)}
         self._static_leaves = {i: leaf.known if isinstance(leaf, Sizes) else leaf for i, leaf in constants.items()}
         donated = [i for i in tensors if arguments.owners[i] in donated_arguments]
-        self.captured: list[Tensor] = []
         self._check_separate(arguments.leaves, donated)
         self._candidates = [(k, [i for i in donated if arguments.owners[i] == k]) for k in donated_arguments]
 
         def check(captured: list[Tensor]) -> None:
-            self.captured = captured
             self.signature.close_over(captured)
             self._check_separate(arguments.leaves, donated)
 
@@ -192,25 +190,25 @@ class Program:
             mine = set(donated)
             others = [i for i in self.signature.tensors if i not in mine]
             # What the function closed over is an argument as well, without a place in the caller's trees.
-            hidden = range(len(leaves), len(leaves) + len(self.captured))
+            hidden = range(len(leaves), len(leaves) + len(self.signature.captured))
             paths = [*self.signature.paths, *(f"a tensor that {self.name} closes over" for _ in hidden)]
-            check_separate(self.name, paths, [*leaves, *self.captured], donated, [*others, *hidden])
+            check_separate(self.name, paths, [*leaves, *self.signature.captured], donated, [*others, *hidden])
 
     def run(self, call: Call) -> Any:
         """Run the graph on a matched call."""
         leaves = call.leaves
         if self._graphed:
             _mark_step_begin()
-        if self.captured:
+        if self.signature.captured:
             self._check_captured()
         inputs = [leaves[i] for i in self.signature.tensors]
         if self._lazy:
             inputs = _in_memory(inputs)
         fresh = {i: leaves[i].detach() for i in self.donated}  # before anything is written: one may be donated already
-        returned = self.compiled(*inputs, *self.captured)
+        returned = self.compiled(*inputs, *self.signature.captured)
         if self._graphed:  # the graph's own memory is written again by the next replay
             returned = [t.clone() for t in returned]
-        elif self.captured:
+        elif self.signature.captured:
             returned = self._own(returned)
         for i, poison in zip(self.donated, self._poison, strict=True):
             leaves[i].__class__ = poison
@@ -223,7 +221,7 @@ class Program:
 
     def _check_captured(self) -> None:
         """Raise where a gradient of what the function closes over would be lost."""
-        if torch.is_grad_enabled() and (wants := [t for t in self.captured if t.requires_grad]):
+        if torch.is_grad_enabled() and (wants := [t for t in self.signature.captured if t.requires_grad]):
             raise TypeError(
                 f"{self.name} is jitted and closes over a tensor of shape {tuple(wants[0].shape)} that requires grad, "
                 f"and no gradient flows through a compiled graph: take it inside, as in jit(value_and_grad(loss)), "
@@ -234,7 +232,7 @@ class Program:
         """The results, none of which is what the function closes over: donating it would overwrite that."""
         if self._aliases is None:  # a graph does the same in every run
             self._aliases = [
-                n for n, t in enumerate(returned) if any(_compat.same_storage(t, c) for c in self.captured)
+                n for n, t in enumerate(returned) if any(_compat.same_storage(t, c) for c in self.signature.captured)
             ]
         return [t.clone() if n in self._aliases else t for n, t in enumerate(returned)] if self._aliases else returned
 

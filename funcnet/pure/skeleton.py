@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.nn.parameter import is_lazy
 
 from funcnet import _compat, tree
 from funcnet.pure.adaptive import adaptive_log_softmax
@@ -22,6 +21,7 @@ from funcnet.pure.attributes import Attributes
 from funcnet.pure.inert import Line, inert
 from funcnet.pure.inference import attention_forward
 from funcnet.pure.normalization import cumulative_batch_norm
+from funcnet.pure.unfit import refuse_lazy, refuse_scripted
 
 __all__ = ["Body", "Leaf", "Skeleton"]
 
@@ -167,9 +167,9 @@ class Skeleton:
 
     def __init__(self, module: nn.Module) -> None:
         """Take the skeleton of a module, which is left as it is."""
-        _refuse_scripted(module)
+        refuse_scripted(module)
         tensors, self.places = _places(module)
-        _refuse_lazy(tensors)
+        refuse_lazy(tensors)
         # Handing deepcopy the copies of the tensors beforehand makes it copy no storage.
         memo: dict[int, Any] = {id(t): _on_meta(t) for t in tensors.values()}
         try:
@@ -269,25 +269,6 @@ def _specialize(module: nn.Module) -> bool:
 def _on_meta(tensor: Tensor) -> Tensor:
     empty = torch.empty_like(tensor.detach(), device="meta")
     return nn.Parameter(empty, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-
-
-def _refuse_lazy(tensors: Mapping[str, Tensor]) -> None:
-    lazy = [name for name, tensor in tensors.items() if is_lazy(tensor)]
-    if lazy:
-        raise TypeError(
-            f"{lazy[0]!r} is a lazy parameter, whose shape is known only after a first call. Call the module once on "
-            f"an example, then use Model.from_module(module), or construct it with its sizes."
-        )
-
-
-def _refuse_scripted(module: nn.Module) -> None:
-    for path, submodule in module.named_modules():
-        if isinstance(submodule, torch.jit.ScriptModule):
-            where = f"submodule {path!r} of {type(module).__name__}" if path else "this module"
-            raise TypeError(
-                f"{where} is scripted by TorchScript, and its tensors cannot be put in for one call. Use the Python "
-                f"module that it was scripted from."
-            )
 
 
 def _uncopyable(module: nn.Module, memo: dict[int, Any], error: Exception) -> TypeError:

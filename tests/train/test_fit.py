@@ -11,11 +11,7 @@ import torch
 
 from funcnet import data, fit, make_step, optim, random, tree
 from funcnet.train import CSVLog, EarlyStopping, JSONLinesLog, NonFiniteError
-
-OPTIMIZER = optim.adam(0.05)
-KEY = random.key(4)
-ROWS = random.normal(random.key(1), (24, 3))
-LENGTH = 6
+from tests.train.line import KEY, OPTIMIZER, ROWS, batches, begun
 
 
 def loss(params, state, batch, key):
@@ -27,12 +23,7 @@ STEP = make_step(loss, OPTIMIZER)
 
 
 def start():
-    return STEP.init({"w": torch.tensor([1.0, -2.0, 0.5])}, {}, KEY)
-
-
-def batches(epoch):
-    order = random.permutation(random.fold_in(KEY, epoch), len(ROWS))
-    return [ROWS[rows] for rows in order.split(len(ROWS) // LENGTH)]
+    return begun(STEP)
 
 
 class Saves:
