@@ -13,6 +13,7 @@ from funcnet._compat.flips import install_unflip
 from funcnet._compat.forward import FORWARD
 from funcnet._compat.loops import NODES, hoist_constants
 from funcnet._compat.lowering import install_lowerings
+from funcnet._compat.products import use_products
 from funcnet._compat.sources import shared_files
 
 # Tracing patches `nn.Module` for the whole process, and the compiler its settings: of two threads the one that ends
@@ -116,6 +117,7 @@ def compile_graph(
         install_unflip()
 
         def inner(module: Any, examples: Any, **options: Any) -> Any:
+            use_products(module)
             options["static_input_idxs"] = sorted({*options.get("static_input_idxs", ()), *static})
             return compile_fx.compile_fx_inner(module, examples, **options)
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from funcnet._compat.products import PRODUCT, lower_product
+
 
 @torch.library.custom_op("funcnet::keep", mutates_args=())
 def _keep(x: torch.Tensor) -> torch.Tensor:
@@ -89,6 +91,7 @@ def install_lowerings() -> None:
     if _LOWERINGS:
         lowering.register_lowering(KEEP, type_promotion_kind=None)(_lower_keep)
         lowering.register_lowering(LATER, type_promotion_kind=None)(_lower_later)
+        lowering.register_lowering(PRODUCT, type_promotion_kind=None)(lower_product)
     while _LOWERINGS:
         name, body = _LOWERINGS.popitem()
         namespace, _, short = name.partition("::")
