@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from funcnet import grad, jit, random
+from funcnet import _compat, grad, jit, random
 from funcnet._compat import products
 from funcnet._compat.products import PRODUCT, use_products
 
@@ -144,3 +144,20 @@ def test_compiled_products_and_tied_weights_agree_with_eager():
     weight, tokens = normal(4, 3000, 32), random.randint(KEY, (64,), 0, 3000)
     f = grad(tied)
     torch.testing.assert_close(jit(f)(weight, tokens), f(weight, tokens), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_graph_compiled_for_another_processor_is_not_taken_from_the_cache(monkeypatch):
+    args, called = [normal(i, *shape) for i, shape in enumerate(SIZES.values())], []
+    rewrite = products._by_onednn
+
+    def counted(graph):
+        called.append(graph)
+        return rewrite(graph)
+
+    monkeypatch.setattr(products, "_by_onednn", counted)
+    with _compat.empty_compiler_cache():
+        for gains, calls in ((False, 0), (True, 1), (True, 1)):
+            monkeypatch.setattr(products, "_gains", lambda gains=gains: gains)
+            torch.testing.assert_close(jit(layer)(*args), layer(*args), rtol=1e-4, atol=1e-4)
+            assert len(called) == calls

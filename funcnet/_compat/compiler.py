@@ -13,8 +13,9 @@ from funcnet._compat.flips import install_unflip
 from funcnet._compat.forward import FORWARD
 from funcnet._compat.loops import NODES, hoist_constants
 from funcnet._compat.lowering import install_lowerings
-from funcnet._compat.products import use_products
+from funcnet._compat.products import products_key, use_products
 from funcnet._compat.sources import shared_files
+from funcnet._compat.tangents import DECOMPOSITION, drop_zero_tangents
 
 # Tracing patches `nn.Module` for the whole process, and the compiler its settings: of two threads the one that ends
 # first would take the patches away from the other, and leave its own for ever. What is traced may enter forward mode,
@@ -45,11 +46,12 @@ def trace(f: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> torch.fx.Gra
         if "device" not in str(error) or "meta" not in str(error):  # the words differ from 2.11 to 2.15
             raise
         # torch puts a view of a zero tangent on the meta device, where vmap meets what the function closed over.
-        graph = traced(decomposition_table={torch.ops.aten._efficientzerotensor.default: torch.zeros})
+        graph = traced(decomposition_table=DECOMPOSITION)
     # Forward mode leaves operations on meta tensors, whose shapes are wrong under vmap, and whose results no one reads.
     for part in graph.modules():  # the graph itself, and the bodies of its loops and branches
         if isinstance(part, torch.fx.GraphModule):
             changed = part.graph.eliminate_dead_code()
+            changed |= drop_zero_tangents(part.graph)
             if part.graph.find_nodes(op="call_function", target=read, sort=False):
                 raise DataDependentOutputException(read)  # else the backend fails, in words of its own
             if _keep_tangents(part) or changed:
@@ -125,7 +127,9 @@ def compile_graph(
         if all(t.device.type == "cpu" for t in inputs) and not _gains_from_channels_last(graph):
             patches["layout_optimization"] = False
         # Torch looks for no graph with a loop in its cache; a compiled LSTM took 6 s in each process.
-        patches["unsafe_marked_cacheable_functions"] = {f"{n.__module__}.{n.__name__}": "1" for n in NODES}
+        # What is rewritten below enters the key of its caches in the same way.
+        cacheable = {f"{n.__module__}.{n.__name__}": "1" for n in NODES}
+        patches["unsafe_marked_cacheable_functions"] = {**cacheable, "funcnet": products_key()}
         with shared_files():
             compiled = compile_fx.compile_fx(graph, examples, inner_compile=inner, config_patches=patches)
     return cast(Callable[..., Any], compiled)

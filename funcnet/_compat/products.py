@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["PRODUCT", "lower_product", "use_products"]
+__all__ = ["PRODUCT", "lower_product", "products_key", "use_products"]
 
 _aten = torch.ops.aten
 # Multiplications and additions, below which calling oneDNN costs more than it saves.
@@ -55,6 +55,11 @@ def _gains() -> bool:
     vendor = cpus.read_text(errors="replace") if cpus.is_file() else platform.processor()
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return both and "AuthenticAMD" in vendor and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def products_key() -> str:
+    """What tells how graphs are rewritten here."""
+    return f"products 1, oneDNN {_gains()}"
 
 
 def use_products(graph: torch.fx.GraphModule) -> None:
