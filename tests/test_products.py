@@ -62,6 +62,7 @@ def test_products_with_a_weight_are_onednns_and_its_gradient_stays():
         "float64": (normal(1, 64, 300, dtype=torch.float64), normal(2, 256, 300, dtype=torch.float64)),
         "bfloat16": (normal(1, 64, 300).bfloat16(), normal(2, 256, 300).bfloat16()),
         "transposed rows": (normal(1, 300, 64).t(), normal(2, 256, 300)),
+        "one feature": (normal(1, 4000, 1), normal(2, 4000, 1)),
         "strided weight": (normal(1, 64, 300), normal(2, 256, 600)[:, ::2]),
     }.items(),
 )
@@ -73,6 +74,17 @@ def test_other_products_stay(case, args):
     assert targets(graph) == before == [MM], case
 
 
+@pytest.mark.usefixtures("amd")
+def test_torchs_own_switch_is_heeded():
+    graph = traced(F.linear, normal(1, 64, 300), normal(2, 256, 300))
+    before = torch.backends.mkldnn.set_flags(_enabled=False)[0]
+    try:
+        use_products(graph)
+    finally:
+        torch.backends.mkldnn.set_flags(_enabled=before)
+    assert targets(graph) == [MM]
+
+
 def test_a_processor_that_gains_nothing_keeps_its_products(monkeypatch):
     monkeypatch.setattr(products, "_gains", lambda: False)
     graph = traced(F.linear, normal(1, 64, 300), normal(2, 256, 300))
@@ -81,11 +93,12 @@ def test_a_processor_that_gains_nothing_keeps_its_products(monkeypatch):
 
 
 @pytest.mark.usefixtures("amd")
-def test_a_bias_of_another_shape_stays():
+def test_a_bias_of_another_layout_stays():
     args = normal(0, 64, 256), normal(1, 64, 300), normal(2, 300, 256)
-    graph = traced(torch.addmm, *args)
-    use_products(graph)
-    assert targets(graph) == [ADDMM]
+    for bias in (args[0], normal(3).expand(256), normal(3, 512)[::2]):
+        graph = traced(torch.addmm, bias, *args[1:])
+        use_products(graph)
+        assert targets(graph) == [ADDMM]
     graph = traced(lambda b, x, w: torch.addmm(b, x, w, beta=2.0), args[0][0], *args[1:])
     use_products(graph)
     assert targets(graph) == [ADDMM]
@@ -141,6 +154,10 @@ def test_compiled_products_and_tied_weights_agree_with_eager():
     args = [normal(i, *shape) for i, shape in enumerate(SIZES.values())]
     both = grad(layer, (0, 1, 2))
     torch.testing.assert_close(jit(both)(*args), both(*args), rtol=1e-4, atol=1e-4)
+    scaled = normal(5, 256, 2), normal(6, 64, 300), normal(7, 300, 256)
+    for column in (lambda b: (b * 2)[:, 0], lambda b: (b * 2).sum(1)):  # a bias of strides, and one that is computed
+        f = lambda b, x, w, column=column: torch.addmm(column(b), x, w)  # noqa: E731
+        torch.testing.assert_close(jit(f)(*scaled), f(*scaled), rtol=1e-4, atol=1e-4)
     weight, tokens = normal(4, 3000, 32), random.randint(KEY, (64,), 0, 3000)
     f = grad(tied)
     torch.testing.assert_close(jit(f)(weight, tokens), f(weight, tokens), rtol=1e-4, atol=1e-4)

@@ -15,6 +15,9 @@ def normal(n, *shape):
     return random.normal(random.fold_in(KEY, n), shape)
 
 
+X = normal(9, 5, 3)
+
+
 def perceptron(weight, x):
     return (F.linear(x, weight).tanh() @ weight).square().sum()
 
@@ -77,6 +80,17 @@ def test_products_with_zero_tangents_are_left_out():
     assert products(lambda x, v: jvp(lambda x: linear(x, weight), (x,), (v,)), x, normal(3, 5, 3)) == 2
     image, kernel = normal(4, 2, 3, 8, 8), normal(5, 4, 3, 3, 3)
     assert products(lambda k, v: jvp(lambda k: F.conv2d(image, k).sum(), (k,), (v,)), kernel, 2 * kernel) == 2
+
+
+def test_tangents_that_are_written_in_a_list_are_no_zeros():
+    def f(weight, along):
+        tangent = jvp(lambda w: (F.linear(X, w), X * 1.0), (weight,), (along,))[1][1]
+        torch._foreach_add_([tangent], [along])
+        return tangent * 2
+
+    weight, along = normal(0, 5, 3), normal(1, 5, 3)
+    torch.testing.assert_close(jit(f, backend="aot_eager")(weight, along), f(weight, along))
+    assert f(weight, along).any()
 
 
 def test_zeros_of_the_program_are_multiplied():

@@ -59,14 +59,18 @@ def _gains() -> bool:
 
 def products_key() -> str:
     """What tells how graphs are rewritten here."""
-    return f"products 1, oneDNN {_gains()}"
+    return f"products 1, oneDNN {_wanted()}"
+
+
+def _wanted() -> bool:
+    return _gains() and bool(torch.backends.mkldnn.enabled)
 
 
 def use_products(graph: torch.fx.GraphModule) -> None:
     """Rewrite the products of a graph of torch's core operators, and of the bodies of its loops. Checked on 2.15.0."""
     for part in graph.modules():
         if isinstance(part, torch.fx.GraphModule):
-            changed = _gains() and _by_onednn(part.graph)
+            changed = _wanted() and _by_onednn(part.graph)
             if _sums_in_place(part.graph) or changed:
                 part.recompile()
 
@@ -99,7 +103,9 @@ def _gainful(bias: Any, rows: Any, columns: Any) -> bool:
         return False
     # One row by the transpose of a weight takes oneDNN two passes over the weight.
     fits = m > 1 if b.stride() == (n, 1) else b.stride() == (1, k)
-    return fits and (bias is None or bias.meta["val"].shape == (n,))
+    return (
+        min(k, n) > 1 and fits and (bias is None or (bias.meta["val"].shape, bias.meta["val"].stride()) == ((n,), (1,)))
+    )
 
 
 def _sums_in_place(graph: torch.fx.Graph) -> bool:
@@ -112,7 +118,10 @@ def _sums_in_place(graph: torch.fx.Graph) -> bool:
         table, mask, (index, *more), values = put.args
         if table.target is not _aten.full.default or table.args[1] != 0 or len(put.users) != 1 or more:
             continue
-        if index is None or index.meta["val"].numel() != mask.meta["val"].numel():
+        if index is None:
+            continue
+        at, rank = index.meta["val"].shape, values.meta["val"].ndim
+        if mask.meta["val"].shape != (*at, *[1] * (rank - len(at))):  # the rows that are added, not parts of them
             continue
         (total,) = put.users
         if total.target is not _aten.add.Tensor or total.kwargs or total.args.count(put) != 1:
@@ -124,20 +133,21 @@ def _sums_in_place(graph: torch.fx.Graph) -> bool:
             continue
         call = graph.call_function
         with graph.inserting_before(total):
-            zero = call(_aten.scalar_tensor.default, (0.0,), {"dtype": values.meta["val"].dtype})
+            kind, count = ({"dtype": v.dtype, "device": v.device} for v in (values.meta["val"], index.meta["val"]))
+            zero = call(_aten.scalar_tensor.default, (0.0,), kind)
             zero.meta["val"] = values.meta["val"].new_empty(())
             kept = call(_aten.where.self, (mask, values, zero))
             kept.meta["val"] = values.meta["val"]
             # An index that the mask leaves out may be any number, and nothing checks it.
-            first = call(_aten.scalar_tensor.default, (0,), {"dtype": index.meta["val"].dtype})
+            first = call(_aten.scalar_tensor.default, (0,), count)
             first.meta["val"] = index.meta["val"].new_empty(())
-            flat = call(_aten.view.default, (mask, list(index.meta["val"].shape)))
-            flat.meta["val"] = mask.meta["val"].view(index.meta["val"].shape)
+            flat = call(_aten.view.default, (mask, list(at)))
+            flat.meta["val"] = mask.meta["val"].view(at)
             inside = call(_aten.where.self, (flat, index, first))
             inside.meta["val"] = index.meta["val"]
-            whole = call(_aten._unsafe_index_put.default, (product, [inside], kept, True))
-        whole.meta.update(total.meta)
-        total.replace_all_uses_with(whole)
+            result = call(_aten._unsafe_index_put.default, (product, [inside], kept, True))
+        result.meta.update(total.meta)
+        total.replace_all_uses_with(result)
         graph.erase_node(total)
         graph.erase_node(put)
         changed = True

@@ -6,6 +6,7 @@ such zeros. Zeros that a program writes itself, whose product with infinity is N
 Python, which says whether memory is pinned, and torch's own tangents do not.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -86,17 +87,20 @@ def _memory(graph: torch.fx.Graph) -> tuple[dict[torch.fx.Node, torch.fx.Node], 
         if node.op != "call_function":
             continue
         if not isinstance(node.target, torch._ops.OpOverload):
-            if node.all_input_nodes:  # an item of a list of views, or what a loop makes of all it reads
+            if node.target is operator.getitem:  # of a list of views, perhaps
                 roots[node] = roots[node.all_input_nodes[0]]
             continue
         for place, argument in enumerate(node.target._schema.arguments):
             given = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
-            if argument.alias_info is None or not isinstance(given, torch.fx.Node):
+            if argument.alias_info is None:
                 continue
-            if argument.alias_info.is_write:
-                written.add(roots[given])
-            if any(result.alias_info is not None for result in node.target._schema.returns):
-                roots[node] = roots[given]
+            for part in given if isinstance(given, list | tuple) else [given]:
+                if not isinstance(part, torch.fx.Node):
+                    continue
+                if argument.alias_info.is_write:
+                    written.add(roots[part])
+                if any(result.alias_info is not None for result in node.target._schema.returns):
+                    roots[node] = roots[part]
         if node.target is _aten._unsafe_view.default:  # a view that says it is none
             roots[node] = roots[node.all_input_nodes[0]]
     return roots, written
@@ -108,11 +112,10 @@ def _is_view(node: torch.fx.Node) -> bool:
 
 
 def _is_zero(node: torch.fx.Node, zeros: set[torch.fx.Node]) -> bool:
-    value = node.meta["val"]
-    places = _ZERO_IF_ANY.get(node.target, ())
     if node.target is _aten.convolution.default and node.args[2] is not None:  # a bias
         return False
-    return any(node.args[n] in zeros for n in places) and value.is_contiguous()
+    places = _ZERO_IF_ANY.get(node.target, ())
+    return any(node.args[n] in zeros for n in places) and node.meta["val"].is_contiguous()
 
 
 def _drop_term(
@@ -142,6 +145,7 @@ def _drop_term(
     own = roots[term] is term and term.op == "call_function" and term not in written and len(term.users) == 1
     if own and new.shape == old.shape and new.stride() == old.stride():
         node.replace_all_uses_with(term)
+        graph.erase_node(node)
         return
     with graph.inserting_before(node):
         wide = graph.call_function(_aten.expand.default, (term, list(new.shape)))
@@ -150,6 +154,7 @@ def _drop_term(
     copy.meta.update(node.meta)
     roots[wide], roots[copy] = roots[term], copy
     node.replace_all_uses_with(copy)
+    graph.erase_node(node)
 
 
 def _zeros_for(graph: torch.fx.Graph, node: torch.fx.Node) -> torch.fx.Node:
@@ -160,4 +165,5 @@ def _zeros_for(graph: torch.fx.Graph, node: torch.fx.Node) -> torch.fx.Node:
         zeros = graph.call_function(_aten.zeros.default, (list(value.shape),), kind)
     zeros.meta.update(node.meta)
     node.replace_all_uses_with(zeros)
+    graph.erase_node(node)
     return zeros
