@@ -13,7 +13,7 @@ and 0.84; 520 rows from 192 to 576 0.96 and 0.85; 256 rows from 52 to 64 1.09 an
 import functools
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -111,46 +111,73 @@ def _gainful(bias: Any, rows: Any, columns: Any) -> bool:
 def _sums_in_place(graph: torch.fx.Graph) -> bool:
     """Add an embedding's gradient to the product's where its weight is tied to a linear layer's.
 
-    Torch fills a table with zeros, adds the few rows to it, and adds the table to the other.
+    Torch fills a table with zeros, adds the few rows to it, and adds the table to the other: by `index_put` in 2.11.0,
+    and with a mask of the indices that count in 2.15.0.
     """
     changed = False
-    for put in graph.find_nodes(op="call_function", target=_aten._unsafe_masked_index_put_accumulate.default):
-        table, mask, (index, *more), values = put.args
-        if table.target is not _aten.full.default or table.args[1] != 0 or len(put.users) != 1 or more:
-            continue
-        if index is None:
-            continue
-        at, rank = index.meta["val"].shape, values.meta["val"].ndim
-        if mask.meta["val"].shape != (*at, *[1] * (rank - len(at))):  # the rows that are added, not parts of them
-            continue
-        (total,) = put.users
-        if total.target is not _aten.add.Tensor or total.kwargs or total.args.count(put) != 1:
-            continue
-        (product,) = (a for a in total.args if a is not put)
-        if getattr(product, "target", None) not in (_aten.mm.default, PRODUCT) or len(product.users) != 1:
-            continue
-        if product.meta["val"].shape != put.meta["val"].shape or product.meta["val"].dtype != put.meta["val"].dtype:
-            continue
-        call = graph.call_function
-        with graph.inserting_before(total):
-            kind, count = ({"dtype": v.dtype, "device": v.device} for v in (values.meta["val"], index.meta["val"]))
-            zero = call(_aten.scalar_tensor.default, (0.0,), kind)
-            zero.meta["val"] = values.meta["val"].new_empty(())
-            kept = call(_aten.where.self, (mask, values, zero))
-            kept.meta["val"] = values.meta["val"]
-            # An index that the mask leaves out may be any number, and nothing checks it.
-            first = call(_aten.scalar_tensor.default, (0,), count)
-            first.meta["val"] = index.meta["val"].new_empty(())
-            flat = call(_aten.view.default, (mask, list(at)))
-            flat.meta["val"] = mask.meta["val"].view(at)
-            inside = call(_aten.where.self, (flat, index, first))
-            inside.meta["val"] = index.meta["val"]
-            result = call(_aten._unsafe_index_put.default, (product, [inside], kept, True))
-        result.meta.update(total.meta)
-        total.replace_all_uses_with(result)
-        graph.erase_node(total)
-        graph.erase_node(put)
-        changed = True
+    for operator in (_aten.index_put.default, _aten._unsafe_masked_index_put_accumulate.default):
+        for put in graph.find_nodes(op="call_function", target=operator):
+            total, product = _sum_of(put)
+            if total is None or product is None:
+                continue
+            with graph.inserting_before(total):
+                result = _added(graph, product, put)
+            if result is None:
+                continue
+            result.meta.update(total.meta)
+            total.replace_all_uses_with(result)
+            graph.erase_node(total)
+            graph.erase_node(put)
+            changed = True
     if changed:
         graph.eliminate_dead_code()
     return changed
+
+
+def _sum_of(put: torch.fx.Node) -> tuple[torch.fx.Node | None, Any]:
+    """The sum of a table of zeros and rows with a product that nothing else reads, and the product."""
+    table, total = put.args[0], next(iter(put.users), None)
+    if not isinstance(table, torch.fx.Node) or table.target is not _aten.full.default or table.args[1] != 0:
+        return None, None
+    if total is None or len(put.users) != 1 or total.target is not _aten.add.Tensor or total.kwargs:
+        return None, None
+    others = [a for a in total.args if a is not put]
+    if len(others) != 1 or getattr(others[0], "target", None) not in (_aten.mm.default, PRODUCT):
+        return None, None
+    (product,) = cast(list[torch.fx.Node], others)
+    new, old = product.meta["val"], put.meta["val"]
+    return (
+        (total, product)
+        if len(product.users) == 1 and (new.shape, new.dtype) == (old.shape, old.dtype)
+        else (None, None)
+    )
+
+
+def _added(graph: torch.fx.Graph, product: torch.fx.Node, put: torch.fx.Node) -> torch.fx.Node | None:
+    """The product with the rows that an operator adds to its table, or None where it is not known how."""
+    call = graph.call_function
+    if put.target is _aten.index_put.default:
+        added = len(put.args) == 4 and put.args[3] is True
+        return call(_aten.index_put.default, (product, *put.args[1:])) if added else None
+    _, mask, indices, values = cast(tuple[Any, ...], put.args)
+    index = indices[0]
+    if len(indices) != 1 or index is None:
+        return None
+    at, rank = index.meta["val"].shape, values.meta["val"].ndim
+    if mask.meta["val"].shape != (*at, *[1] * (rank - len(at))):  # the rows that are added, not parts of them
+        return None
+    flat = call(_aten.view.default, (mask, list(at)))
+    flat.meta["val"] = mask.meta["val"].view(at)
+    # An index that the mask leaves out may be any number, and nothing checks it.
+    rows, inside = (_where(graph, *pair) for pair in ((mask, values), (flat, index)))
+    return call(_aten._unsafe_index_put.default, (product, [inside], rows, True))
+
+
+def _where(graph: torch.fx.Graph, mask: torch.fx.Node, given: torch.fx.Node) -> torch.fx.Node:
+    """What is given where the mask holds, and 0 elsewhere."""
+    value = given.meta["val"]
+    zero = graph.call_function(_aten.scalar_tensor.default, (0,), {"dtype": value.dtype, "device": value.device})
+    zero.meta["val"] = value.new_empty(())
+    kept = graph.call_function(_aten.where.self, (mask, given, zero))
+    kept.meta["val"] = value
+    return kept
