@@ -60,8 +60,9 @@ results: $(VENV)/.dev
 	$(BIN)/funcnet bench gpt gpt-inference --ways module --ways 'module, fused' --ways 'module compiled*' \
 		--ways 'funcnet*' --ways jax --out $(RESULTS)/bench-cpu-gpt.json
 	$(BIN)/funcnet bench resnet50 --out $(RESULTS)/bench-cpu-resnet50.json
-	$(BIN)/funcnet bench thousand-parameters --ways module --ways 'module, f*' --ways funcnet \
-		--ways 'funcnet, donating' --out $(RESULTS)/bench-cpu-thousand.json
+	$(BIN)/funcnet bench thousand-parameters --warm --rounds 10 --ways module --ways 'module, f*' \
+		--ways 'module compiled, fused' --ways funcnet --ways 'funcnet, donating' --ways 'funcnet compiled, donating' \
+		--out $(RESULTS)/bench-cpu-thousand.json
 	$(BIN)/python benchmarks/tables.py
 
 # Whether every way runs, and gives the losses of the others.
