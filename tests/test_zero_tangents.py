@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funcnet import _compat, hvp, jit, jvp, random, vmap
+from funcnet import _compat, hvp, jit, jvp, random, tree, vmap
 
 KEY = random.key(11)
 
@@ -51,7 +51,7 @@ PROGRAMS = [perceptron, written, kept, images, joined]
 def products(f, *args):
     """How many matrix products and convolutions a compiled function has."""
     aten = torch.ops.aten
-    graph = _compat.trace(lambda *args: torch.utils._pytree.tree_leaves(f(*args)), args)
+    graph = _compat.trace(lambda *args: tree.leaves(f(*args)), args)
     kinds = (aten.mm.default, aten.addmm.default, aten.convolution.default)
     return sum(len(graph.graph.find_nodes(op="call_function", target=kind)) for kind in kinds)
 

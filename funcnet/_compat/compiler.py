@@ -127,7 +127,7 @@ def compile_graph(
         if all(t.device.type == "cpu" for t in inputs) and not _gains_from_channels_last(graph):
             patches["layout_optimization"] = False
         # Torch looks for no graph with a loop in its cache; a compiled LSTM took 6 s in each process.
-        # What is rewritten below enters the key of its caches in the same way.
+        # How products are rewritten enters the key of its caches in the same way.
         cacheable = {f"{n.__module__}.{n.__name__}": "1" for n in NODES}
         patches["unsafe_marked_cacheable_functions"] = {**cacheable, "funcnet": products_key()}
         with shared_files():

@@ -23,6 +23,8 @@ __all__ = ["PRODUCT", "lower_product", "products_key", "use_products"]
 _aten = torch.ops.aten
 # Multiplications and additions, below which calling oneDNN costs more than it saves.
 _LARGE = 1 << 22
+# How rows are added to a table; a version of torch that lacks the second has the first.
+_PUTS = [op.default for op in (_aten.index_put, getattr(_aten, "_unsafe_masked_index_put_accumulate", None)) if op]
 
 
 @torch.library.custom_op("funcnet::product", mutates_args=(), device_types="cpu")
@@ -54,6 +56,7 @@ def _gains() -> bool:
     cpus = Path("/proc/cpuinfo")
     vendor = cpus.read_text(errors="replace") if cpus.is_file() else platform.processor()
     both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    both = both and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return both and "AuthenticAMD" in vendor and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
@@ -118,11 +121,11 @@ def _sums_in_place(graph: torch.fx.Graph) -> bool:
     and with a mask of the indices that count in 2.15.0.
     """
     changed = False
-    for operator in (_aten.index_put.default, _aten._unsafe_masked_index_put_accumulate.default):
+    for operator in _PUTS:
         for put in graph.find_nodes(op="call_function", target=operator):
-            total, product = _sum_of(put)
-            if total is None or product is None:
+            if (product := _summed_with(put)) is None:
                 continue
+            (total,) = put.users
             with graph.inserting_before(total):
                 result = _added(graph, product, put)
             if result is None:
@@ -137,23 +140,19 @@ def _sums_in_place(graph: torch.fx.Graph) -> bool:
     return changed
 
 
-def _sum_of(put: torch.fx.Node) -> tuple[torch.fx.Node | None, Any]:
-    """The sum of a table of zeros and rows with a product that nothing else reads, and the product."""
+def _summed_with(put: torch.fx.Node) -> torch.fx.Node | None:
+    """The product that a table of zeros with rows is added to and nothing else reads, if there is one."""
     table, total = put.args[0], next(iter(put.users), None)
     if not isinstance(table, torch.fx.Node) or table.target is not _aten.full.default or table.args[1] != 0:
-        return None, None
+        return None
     if total is None or len(put.users) != 1 or total.target is not _aten.add.Tensor or total.kwargs:
-        return None, None
-    others = [a for a in total.args if a is not put]
-    if len(others) != 1 or getattr(others[0], "target", None) not in (_aten.mm.default, PRODUCT):
-        return None, None
-    (product,) = cast(list[torch.fx.Node], others)
-    new, old = product.meta["val"], put.meta["val"]
-    return (
-        (total, product)
-        if len(product.users) == 1 and (new.shape, new.dtype) == (old.shape, old.dtype)
-        else (None, None)
-    )
+        return None
+    for product in total.args:
+        if isinstance(product, torch.fx.Node) and product.target in (_aten.mm.default, PRODUCT):
+            new, old = product.meta["val"], put.meta["val"]
+            if len(product.users) == 1 and (new.shape, new.dtype) == (old.shape, old.dtype):
+                return product
+    return None
 
 
 def _added(graph: torch.fx.Graph, product: torch.fx.Node, put: torch.fx.Node) -> torch.fx.Node | None:

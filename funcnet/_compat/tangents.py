@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from funcnet._compat.joint import is_view
+
 __all__ = ["DECOMPOSITION", "drop_zero_tangents"]
 
 _aten = torch.ops.aten
 
 
-def _tangent(size: Sequence[int], *, dtype: Any = None, layout: Any = None, device: Any = None, **_: Any) -> Tensor:
+def _tangent(size: Sequence[int], *, dtype: Any = None, device: Any = None, **_: Any) -> Tensor:
     zeros: Tensor = _aten.zeros.default(size, dtype=dtype, layout=torch.strided, device=device)
     return zeros
 
@@ -33,7 +35,6 @@ def _is_tangent(node: torch.fx.Node) -> bool:
 
 # The positions of operands any one of which makes the result zero.
 _ZERO_IF_ANY: dict[Any, tuple[int, ...]] = {
-    _aten._unsafe_view.default: (0,),
     _aten.convolution.default: (0, 1),
     _aten.mm.default: (0, 1),
     _aten.bmm.default: (0, 1),
@@ -62,6 +63,7 @@ def drop_zero_tangents(graph: torch.fx.Graph) -> bool:
         return False
     roots, written = _memory(graph)
     zeros: set[torch.fx.Node] = set()
+    changed = False
     for node in list(graph.nodes):
         if node.op != "call_function" or roots[node] in written:
             continue
@@ -69,13 +71,16 @@ def drop_zero_tangents(graph: torch.fx.Graph) -> bool:
             zeros.add(node)
         elif zeros.isdisjoint(node.all_input_nodes):
             continue
-        elif _is_view(node):
+        elif is_view(node):
             zeros.add(node)
         elif _is_zero(node, zeros):
             zeros.add(_zeros_for(graph, node))
+            changed = True
         elif node.target is _aten.add.Tensor and not node.kwargs:
-            _drop_term(graph, node, zeros, roots, written)
-    return bool(graph.eliminate_dead_code())
+            changed |= _drop_term(graph, node, zeros, roots, written)
+    if changed:
+        graph.eliminate_dead_code()
+    return changed
 
 
 def _memory(graph: torch.fx.Graph) -> tuple[dict[torch.fx.Node, torch.fx.Node], set[torch.fx.Node]]:
@@ -106,11 +111,6 @@ def _memory(graph: torch.fx.Graph) -> tuple[dict[torch.fx.Node, torch.fx.Node], 
     return roots, written
 
 
-def _is_view(node: torch.fx.Node) -> bool:
-    returns = node.target._schema.returns if isinstance(node.target, torch._ops.OpOverload) else ()
-    return len(returns) == 1 and returns[0].alias_info is not None and isinstance(node.meta["val"], Tensor)
-
-
 def _is_zero(node: torch.fx.Node, zeros: set[torch.fx.Node]) -> bool:
     if node.target is _aten.convolution.default and node.args[2] is not None:  # a bias
         return False
@@ -124,29 +124,30 @@ def _drop_term(
     zeros: set[torch.fx.Node],
     roots: dict[torch.fx.Node, torch.fx.Node],
     written: set[torch.fx.Node],
-) -> None:
-    """A sum with zeros is its other term, or a copy of it where someone could tell that it is the same memory."""
+) -> bool:
+    """Put for a sum with zeros its other term, or a copy where someone could tell that it is the same memory."""
     terms = [term for term in node.args if term not in zeros]
     new = node.meta["val"]
     if not terms:
-        if new.is_contiguous():
-            zeros.add(_zeros_for(graph, node))
-        return
+        if not new.is_contiguous():
+            return False
+        zeros.add(_zeros_for(graph, node))
+        return True
     (term,) = terms
     old = term.meta.get("val") if isinstance(term, torch.fx.Node) else None
     if not isinstance(term, torch.fx.Node) or not isinstance(old, Tensor):
-        return
+        return False
     if (
         new.dtype != old.dtype
         or new.device != old.device
         or new.stride() != old.expand(new.shape).contiguous().stride()
     ):
-        return
+        return False
     own = roots[term] is term and term.op == "call_function" and term not in written and len(term.users) == 1
     if own and new.shape == old.shape and new.stride() == old.stride():
         node.replace_all_uses_with(term)
         graph.erase_node(node)
-        return
+        return True
     with graph.inserting_before(node):
         wide = graph.call_function(_aten.expand.default, (term, list(new.shape)))
         wide.meta["val"] = old.expand(new.shape)
@@ -155,6 +156,7 @@ def _drop_term(
     roots[wide], roots[copy] = roots[term], copy
     node.replace_all_uses_with(copy)
     graph.erase_node(node)
+    return True
 
 
 def _zeros_for(graph: torch.fx.Graph, node: torch.fx.Node) -> torch.fx.Node:
